@@ -2,7 +2,7 @@
 
 use crate::{Cursor, Header, Kind, Reason};
 use bytemuck::{Pod, Zeroable};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// EtherType of IPv4.
@@ -101,6 +101,33 @@ impl From<Address> for IpAddr {
     fn from(address: Address) -> IpAddr {
         let v6 = Ipv6Addr::from(bytemuck::cast::<[u32; 4], [u8; 16]>(address.0));
         v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), |v4: Ipv4Addr| IpAddr::V4(v4))
+    }
+}
+
+/// Where packets come from or go to: one engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// The host's address.
+    pub address: Address,
+    /// The engine's UDP port.
+    pub port: u16,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Peer {
+        Peer { address: address.ip().into(), port: address.port() }
+    }
+}
+
+impl From<Peer> for SocketAddr {
+    fn from(peer: Peer) -> SocketAddr {
+        SocketAddr::new(peer.address.into(), peer.port)
+    }
+}
+
+impl core::fmt::Display for Peer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        SocketAddr::from(*self).fmt(f)
     }
 }
 
