@@ -1,0 +1,99 @@
+//! How a call ended, where not well.
+
+use tollfree_wire::Code;
+
+/// Where a call's status came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum VerdictAt {
+    /// Not known, or the call did not get that far: made in this process.
+    #[default]
+    None = 0,
+    /// A policy in the driver of the server's network card (XDP).
+    Driver = 1,
+    /// A policy in an engine.
+    Engine = 2,
+    /// The service's handler.
+    Application = 3,
+    /// The transport between the engines.
+    Transport = 4,
+}
+
+/// A code, a sentence for people, and where it was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    code: Code,
+    message: String,
+    verdict_at: VerdictAt,
+}
+
+macro_rules! constructors {
+    ($($name:ident $code:ident;)*) => {$(
+        #[doc = concat!("A status with [`Code::", stringify!($code), "`].")]
+        pub fn $name(message: impl Into<String>) -> Status { Status::new(Code::$code, message) }
+    )*};
+}
+
+impl Status {
+    /// A status with this code and message.
+    pub fn new(code: Code, message: impl Into<String>) -> Status {
+        Status { code, message: message.into(), verdict_at: VerdictAt::None }
+    }
+
+    constructors! {
+        cancelled Cancelled;
+        unknown Unknown;
+        invalid_argument InvalidArgument;
+        deadline_exceeded DeadlineExceeded;
+        not_found NotFound;
+        already_exists AlreadyExists;
+        permission_denied PermissionDenied;
+        resource_exhausted ResourceExhausted;
+        failed_precondition FailedPrecondition;
+        aborted Aborted;
+        out_of_range OutOfRange;
+        unimplemented Unimplemented;
+        internal Internal;
+        unavailable Unavailable;
+        data_loss DataLoss;
+        unauthenticated Unauthenticated;
+    }
+
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What happened, for people; empty where the verdict came without words, as from a network card.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Where it was decided.
+    pub fn verdict_at(&self) -> VerdictAt {
+        self.verdict_at
+    }
+
+    pub(crate) fn decided_at(mut self, verdict_at: VerdictAt) -> Status {
+        self.verdict_at = verdict_at;
+        self
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.code)?;
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        match self.verdict_at {
+            VerdictAt::None => Ok(()),
+            VerdictAt::Driver => f.write_str(" (decided in the driver)"),
+            VerdictAt::Engine => f.write_str(" (decided in the engine)"),
+            VerdictAt::Application => f.write_str(" (from the service)"),
+            VerdictAt::Transport => f.write_str(" (from the transport)"),
+        }
+    }
+}
+
+impl std::error::Error for Status {}
