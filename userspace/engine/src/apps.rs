@@ -1,0 +1,187 @@
+//! The applications attached to this engine: their rings, the methods they know, what waits for them.
+
+use crate::command::{Attach, Gone, Reply};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tollfree_ring::daemon::Port;
+use tollfree_ring::{DaemonOp, DeliveryHeader, VerdictAt};
+use tollfree_schema::Layout;
+use tollfree_wire::Code;
+use tollfree_wire::header::NO_DEADLINE;
+
+/// Names an attached application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AppId(pub(crate) u64);
+
+/// Requests that may wait for room in one application's ring; further ones are refused, so that a stuck service costs
+/// its callers a status and this host a bounded amount of memory.
+const BACKLOG_MAX: usize = 1024;
+/// Bytes of those requests.
+const BACKLOG_BYTES_MAX: usize = 32 << 20;
+
+/// A method as one application knows it.
+#[derive(Debug)]
+pub struct KnownMethod {
+    /// `/demo.Hash/Sha256`.
+    pub path: String,
+    /// `demo.Hash`.
+    pub service: Arc<str>,
+    pub request: Layout,
+    pub response: Layout,
+}
+
+/// A delivery that found the ring full.
+struct Waiting {
+    header: DeliveryHeader,
+    flat: Vec<u8>,
+    body: Vec<u8>,
+}
+
+/// One attached application.
+pub struct App {
+    pub port: Port,
+    pub name: String,
+    pub pid: u32,
+    pub serves: Vec<String>,
+    pub methods: HashMap<u32, Arc<KnownMethod>>,
+    pub calls_made: u64,
+    pub calls_served: u64,
+    /// Its process is gone; the rings stay mapped until the transport has sent the last long reply from them.
+    pub detached: bool,
+    /// Long replies that the transport still sends from its region.
+    pub held_replies: usize,
+    backlog: VecDeque<Waiting>,
+    backlog_bytes: usize,
+    unpublished: bool,
+    on_gone: Option<Reply<Gone>>,
+}
+
+impl App {
+    pub fn new(attach: Attach) -> App {
+        let Attach { port, name, pid, manifest, serves, on_gone } = attach;
+        let mut methods = HashMap::new();
+        for service in manifest.services {
+            let service_name: Arc<str> = service.name.into();
+            for method in service.methods {
+                let known = KnownMethod {
+                    path: method.path,
+                    service: service_name.clone(),
+                    request: method.request,
+                    response: method.response,
+                };
+                methods.insert(method.id, Arc::new(known));
+            }
+        }
+        App {
+            port,
+            name,
+            pid,
+            serves,
+            methods,
+            calls_made: 0,
+            calls_served: 0,
+            detached: false,
+            held_replies: 0,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            unpublished: false,
+            on_gone: Some(on_gone),
+        }
+    }
+
+    /// Whether another request may be queued for this application.
+    pub fn has_room(&self) -> bool {
+        self.backlog.len() < BACKLOG_MAX && self.backlog_bytes < BACKLOG_BYTES_MAX
+    }
+
+    /// Deliveries waiting for room in the ring.
+    pub fn backlog(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// Hands a message over, or keeps it until there is room. Order is kept.
+    pub fn deliver(&mut self, header: &DeliveryHeader, flat: &[u8], body: &[u8]) {
+        self.deliver_with(header, flat, body.len(), |out| out.copy_from_slice(body));
+    }
+
+    /// Like [`App::deliver`], with the body written straight into the application's region by `fill`.
+    pub fn deliver_with(
+        &mut self,
+        header: &DeliveryHeader,
+        flat: &[u8],
+        body_len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
+        if self.detached {
+            return;
+        }
+        let mut fill = Some(fill);
+        if self.backlog.is_empty() {
+            let write = |out: &mut [u8]| {
+                if let Some(fill) = fill.take() {
+                    fill(out);
+                }
+            };
+            if let Ok(()) = self.port.deliver(header, flat, write, body_len) {
+                self.unpublished = true;
+                return;
+            }
+        }
+        let mut body = vec![0; body_len];
+        if let Some(fill) = fill {
+            fill(&mut body);
+        }
+        self.backlog_bytes += body.len();
+        self.backlog.push_back(Waiting { header: *header, flat: flat.to_vec(), body });
+    }
+
+    /// Moves waiting deliveries into the ring as far as there is room. True if any moved.
+    pub fn drain_backlog(&mut self) -> bool {
+        let mut moved = false;
+        while let Some(Waiting { header, flat, body }) = self.backlog.front() {
+            let write = |out: &mut [u8]| out.copy_from_slice(body);
+            let Ok(()) = self.port.deliver(header, flat, write, body.len()) else {
+                break;
+            };
+            self.backlog_bytes -= body.len();
+            self.backlog.pop_front();
+            self.unpublished = true;
+            moved = true;
+        }
+        moved
+    }
+
+    /// Ends an application's call with a status of the engine's or the transport's own.
+    pub fn fail(&mut self, cookie: u64, method: u32, status: Code, at: VerdictAt, why: &str) {
+        self.deliver(&response(cookie, method, 0, status, at), &[], why.as_bytes());
+    }
+
+    /// Lets an application reuse the room of a reply.
+    pub fn release(&mut self, handle: u64) {
+        let header = DeliveryHeader { op: DaemonOp::Released, ..response(handle, 0, 0, Code::Ok, VerdictAt::None) };
+        self.deliver(&header, &[], &[]);
+    }
+
+    /// Shows the application what was delivered since the last time; true if there was anything.
+    pub fn publish(&mut self) -> bool {
+        let published = self.unpublished;
+        if published {
+            self.port.publish();
+            self.unpublished = false;
+        }
+        published
+    }
+
+    /// Ends the connection from this side.
+    pub fn dismiss(&mut self, why: Gone) {
+        if let Some(on_gone) = self.on_gone.take() {
+            on_gone(why);
+        }
+    }
+}
+
+/// The header of a delivered response.
+pub fn response(call: u64, method: u32, layout: u32, status: Code, verdict_at: VerdictAt) -> DeliveryHeader {
+    DeliveryHeader { op: DaemonOp::Response, status, method, call, layout, deadline_us: NO_DEADLINE, verdict_at }
+}
+

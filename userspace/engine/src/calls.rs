@@ -1,0 +1,66 @@
+//! The calls under way, by the keys that stand for them in the transport and in the applications' rings.
+
+use crate::apps::AppId;
+use crate::bindings::Key;
+use tollfree_ring::Span;
+use tollfree_transport::{CallHandle, IncomingCall};
+
+/// A call that an application on this host makes.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub origin: Origin,
+    pub method: u32,
+    pub deadline_ns: u64,
+    /// The agreement it depends on; `None` for calls that stay on this host.
+    pub binding: Option<Key>,
+    pub progress: Progress,
+}
+
+/// Who is waiting for the result.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// An application's call: its cookie, and where its body is in the application's region.
+    App { app: AppId, cookie: u64, body: Span },
+    /// The engine's own question whether a layout fits.
+    Bind,
+}
+
+/// How far an outgoing call has come.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress {
+    /// Its layout is being agreed on; the flat block waits in [`crate::bindings`].
+    Binding,
+    /// The transport has it.
+    Sent(CallHandle),
+    /// An application on this host is working on it: the key in `incoming`.
+    Local { incoming: u64 },
+}
+
+/// A call that an application on this host serves.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Who serves it.
+    pub app: AppId,
+    /// Who asked.
+    pub caller: Caller,
+}
+
+/// Who asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Caller {
+    /// Another host.
+    Remote(IncomingCall),
+    /// An application on this host: the key in `outgoing`.
+    Local { outgoing: u64 },
+}
+
+/// A long reply that the transport still sends from the application's region.
+#[derive(Debug)]
+pub struct HeldReply {
+    pub app: AppId,
+    pub handle: u64,
+    pub body: Span,
+}
+
+/// Marks a transport token as a [`HeldReply`]'s key rather than an [`Outgoing`]'s.
+pub const REPLY_TOKEN: u64 = 1 << 63;

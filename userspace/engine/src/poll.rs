@@ -1,0 +1,349 @@
+//! The poll loop itself: one turn takes a bounded amount of work from every side.
+
+use crate::apps::{App, AppId};
+use crate::command::{AppStatus, Attach, Command, Gone, Handle, Inbox, SessionStatus, Side, Status, pair};
+use crate::config::Config;
+use crate::core::Core;
+use crate::driver::Driver;
+use crate::wait::{Next, TICK_NS, Waiter, Work};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::hash_map::Entry;
+use tollfree_nic::{Nic, TxError};
+use tollfree_transport::{Blocked, Body, Transmit, Transport};
+use tollfree_wire::Reason;
+use tollfree_wire::header::{HEADER_LEN, Header};
+use tracing::{info, warn};
+use zerocopy::IntoBytes;
+
+/// Packets taken from the backend in one turn.
+const PACKETS_PER_TURN: usize = 64;
+/// Descriptors taken from one application in one turn.
+const DESCRIPTORS_PER_TURN: usize = 32;
+/// Most applications one engine serves.
+const APPS_MAX: usize = 1024;
+
+/// Why an engine cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call that every Linux answers failed.
+    #[error("the engine could not {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: rustix::io::Errno,
+    },
+    /// The packet backend failed.
+    #[error(transparent)]
+    Nic(#[from] tollfree_nic::Error),
+}
+
+/// An engine over one packet backend.
+pub struct Engine<N, D> {
+    nic: N,
+    transport: Transport,
+    core: Core<D>,
+    inbox: Inbox,
+    waiter: Waiter,
+    /// Scratch: the applications attached, so that walking them does not borrow the table.
+    ids: Vec<AppId>,
+    next_tick: u64,
+    transmitted: u64,
+    stopping: bool,
+}
+
+impl<N: Nic, D: Driver> Engine<N, D> {
+    /// Builds an engine; nothing moves before [`Engine::run`].
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn new(config: Config, nic: N, driver: D, transport: tollfree_transport::Config) -> Result<(Self, Handle), Error> {
+        let (handle, inbox) = pair().map_err(|source| Error::System { what: "make an event descriptor", source })?;
+        let waiter = Waiter::new(config.waiting, nic.fd(), &inbox)
+            .map_err(|source| Error::System { what: "set up its waiting", source })?;
+        let transport = tollfree_transport::Config { verified: N::VERIFIED, max_payload: nic.max_payload(), ..transport };
+        let engine = Engine {
+            nic,
+            transport: Transport::new(transport),
+            core: Core::new(config, driver, N::VERIFIED),
+            inbox,
+            waiter,
+            ids: Vec::new(),
+            next_tick: 0,
+            transmitted: 0,
+            stopping: false,
+        };
+        Ok((engine, handle))
+    }
+
+    /// Turns until told to stop.
+    ///
+    /// # Errors
+    /// When the packet backend fails for good; sessions and applications end with the engine.
+    pub fn run(&mut self) -> Result<(), Error> {
+        while !self.stopping {
+            let now = now();
+            let work = self.turn(now)?;
+            if self.waiter.after(now, work) == Next::Sleep && self.may_sleep() {
+                self.waiter.sleep(now, self.transport.timeout());
+                self.woken();
+            }
+        }
+        self.transport.close_all(now());
+        self.transmit(now());
+        self.nic.flush()?;
+        Ok(())
+    }
+
+    /// One turn: commands, applications, packets, timers, then everything that has become ready to send.
+    fn turn(&mut self, now: u64) -> Result<Work, Error> {
+        let mut work = Work { any: self.take_commands(now), ..Work::default() };
+        self.core.turns = self.core.turns.wrapping_add(1);
+        work.any |= self.take_submissions(now);
+        work.any |= self.take_packets(now)?;
+        if now >= self.next_tick {
+            self.next_tick = now + TICK_NS;
+            self.nic.tick(now);
+            self.core.expire_local(now);
+        }
+        if self.transport.timeout().is_some_and(|due| due <= now) {
+            let Engine { transport, core, .. } = self;
+            transport.handle_timeouts(now, &mut |event| core.on_event(now, event));
+            work.any = true;
+        }
+        self.core.send_ready(now, &mut self.transport);
+        self.core.send_refusals(now, &mut self.transport);
+        self.core.mirror_sessions(now, &mut self.transport);
+        work.transmitted = self.transmit(now);
+        if work.transmitted {
+            self.nic.flush()?;
+        }
+        work.delivered = self.publish();
+        work.any |= work.transmitted | work.delivered;
+        Ok(work)
+    }
+
+    fn take_commands(&mut self, now: u64) -> bool {
+        let mut any = false;
+        while let Ok(command) = self.inbox.commands.try_recv() {
+            any = true;
+            self.obey(now, command);
+        }
+        any
+    }
+
+    fn take_submissions(&mut self, now: u64) -> bool {
+        let mut any = false;
+        for place in 0..self.ids.len() {
+            let id = self.ids[place];
+            for _ in 0..DESCRIPTORS_PER_TURN {
+                let Some(app) = self.core.apps.get_mut(id.0) else { break };
+                match app.port.pop() {
+                    Ok(Some(submission)) => {
+                        any = true;
+                        self.core.submit(now, &mut self.transport, id, &submission);
+                    }
+                    Ok(None) => break,
+                    Err(corrupt) => {
+                        warn!(app = app.name, pid = app.pid, %corrupt, "application disconnected");
+                        app.dismiss(Gone::Corrupt);
+                        self.detach(now, id);
+                        break;
+                    }
+                }
+            }
+            if let Some(app) = self.core.apps.get_mut(id.0) {
+                app.port.commit();
+                any |= app.drain_backlog();
+            }
+        }
+        any
+    }
+
+    fn take_packets(&mut self, now: u64) -> Result<bool, Error> {
+        let Engine { nic, transport, core, .. } = self;
+        let received = nic.receive(PACKETS_PER_TURN, &mut |packet| {
+            match transport.receive(now, packet.from, packet.payload, &mut |event| core.on_event(now, event)) {
+                Ok(()) => core.count(Reason::Delivered),
+                Err(reason) => core.count(reason),
+            }
+        })?;
+        Ok(received > 0)
+    }
+
+    /// Marshals whatever may be sent straight into transmit frames. True if anything was.
+    fn transmit(&mut self, now: u64) -> bool {
+        let Engine { nic, transport, core, transmitted, .. } = self;
+        let before = *transmitted;
+        transport.transmit(now, &mut |Transmit { to, header, flat, body }: Transmit<'_>| {
+            let body_len = match &body {
+                Body::Empty => 0,
+                Body::Inline(bytes) => bytes.len(),
+                Body::Source { range, .. } => range.len(),
+            };
+            let length = HEADER_LEN + flat.len() + body_len;
+            let sent = nic.transmit(&to, length, &mut |frame| marshal(frame, header, flat, &body, core));
+            match sent {
+                // A peer whose MAC address is being looked up is a peer whose packet got lost: it will be sent again.
+                Ok(()) | Err(TxError::Unreachable) => {
+                    *transmitted += 1;
+                    Ok(())
+                }
+                Err(TxError::Full) => Err(Blocked),
+                Err(TxError::Failed(error)) => {
+                    warn!(%error, peer = %to, "a packet could not be sent");
+                    core.count(Reason::TxFailed);
+                    Ok(())
+                }
+            }
+        });
+        *transmitted != before
+    }
+
+    fn publish(&mut self) -> bool {
+        let mut any = false;
+        for id in &self.ids {
+            if let Some(app) = self.core.apps.get_mut(id.0) {
+                any |= app.publish();
+            }
+        }
+        any
+    }
+
+    /// Tells every application that the engine is about to sleep; false when one has just put work in its ring.
+    fn may_sleep(&self) -> bool {
+        let ready = self.ids.iter().all(|id| self.core.apps.get(id.0).is_none_or(|app| app.port.prepare_sleep()));
+        if !ready {
+            self.tell_awake();
+        }
+        ready
+    }
+
+    fn tell_awake(&self) {
+        for id in &self.ids {
+            if let Some(app) = self.core.apps.get(id.0) {
+                app.port.awake();
+            }
+        }
+    }
+
+    fn woken(&self) {
+        for id in &self.ids {
+            if let Some(app) = self.core.apps.get(id.0) {
+                app.port.awake();
+                app.port.drain_doorbell();
+            }
+        }
+        // Nothing to read is the usual case.
+        let _ = rustix::io::read(&self.inbox.doorbell, &mut [0; 8]);
+    }
+
+    fn obey(&mut self, now: u64, command: Command) {
+        match command {
+            Command::Attach(attach, reply) => self.attach(*attach, reply),
+            Command::Detach(app) => self.detach(now, app),
+            Command::Policy(side, program, reply) => {
+                let gate = match side {
+                    Side::Server => &mut self.core.server_gate,
+                    Side::Client => &mut self.core.client_gate,
+                };
+                gate.replace(program.map(|program| *program));
+                reply(gate.generation);
+            }
+            Command::Tables(Side::Server, run) => run(self.core.server_gate.state()),
+            Command::Tables(Side::Client, run) => run(self.core.client_gate.state()),
+            Command::Status(reply) => reply(self.status()),
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    fn attach(&mut self, attach: Attach, reply: crate::command::Reply<AppId>) {
+        let mut app = App::new(attach);
+        if self.ids.len() >= APPS_MAX {
+            warn!(app = app.name, "refused: {APPS_MAX} applications are attached already");
+            return app.dismiss(Gone::Crowded);
+        }
+        if let Err(error) = self.waiter.add(app.port.doorbell()) {
+            warn!(app = app.name, %error, "refused: its doorbell cannot be listened to");
+            return app.dismiss(Gone::Crowded);
+        }
+        let served: Vec<u32> = app
+            .methods
+            .iter()
+            .filter(|(_, method)| app.serves.iter().any(|name| **name == *method.service))
+            .map(|(id, _)| *id)
+            .collect();
+        info!(app = app.name, pid = app.pid, serves = ?app.serves, "application attached");
+        let id = AppId(self.core.apps.insert(app));
+        for method in served {
+            match self.core.services.entry(method) {
+                Entry::Occupied(mut several) => several.get_mut().push(id),
+                Entry::Vacant(first) => {
+                    first.insert(vec![id]);
+                }
+            }
+        }
+        self.ids.push(id);
+        reply(id);
+    }
+
+    fn detach(&mut self, now: u64, id: AppId) {
+        if let Some(app) = self.core.apps.get(id.0) {
+            self.waiter.remove(app.port.doorbell());
+        }
+        self.ids.retain(|other| *other != id);
+        self.core.detach(now, &mut self.transport, id);
+    }
+
+    fn status(&self) -> Status {
+        let Core { apps, reasons, outgoing, incoming, server_gate, client_gate, config, .. } = &self.core;
+        let apps = apps.iter().filter(|(_, app)| !app.detached).map(|(_, app)| AppStatus {
+            name: app.name.clone(),
+            pid: app.pid,
+            serves: app.serves.clone(),
+            calls_made: app.calls_made,
+            calls_served: app.calls_served,
+            backlog: app.backlog(),
+        });
+        let counted = Reason::ALL.iter().zip(reasons).filter(|(_, count)| **count > 0);
+        let counters = self.nic.counters();
+        Status {
+            apps: apps.collect(),
+            sessions: self
+                .transport
+                .sessions()
+                .map(|session| SessionStatus {
+                    index: session.index,
+                    peer: session.peer.to_string(),
+                    role: session.role_name(),
+                })
+                .collect(),
+            reasons: counted.map(|(reason, count)| (reason.name().to_owned(), *count)).collect(),
+            received: counters.rx_packets,
+            transmitted: counters.tx_packets,
+            calls_open: outgoing.len() + incoming.len(),
+            server_policy: server_gate.generation,
+            client_policy: client_gate.generation,
+            waiting: Status::waiting_name(config.waiting),
+        }
+    }
+}
+
+/// Writes one packet into its frame.
+fn marshal<D: Driver>(frame: &mut [u8], header: &Header, flat: &[u8], body: &Body<'_>, core: &Core<D>) {
+    let (head, rest) = frame.split_at_mut(HEADER_LEN);
+    head.copy_from_slice(header.as_bytes());
+    let (block, rest) = rest.split_at_mut(flat.len());
+    block.copy_from_slice(flat);
+    match body {
+        Body::Empty => {}
+        Body::Inline(bytes) => rest.copy_from_slice(bytes),
+        Body::Source { token, range } => core.copy_body(*token, range.start, rest),
+    }
+}
+
+/// The monotonic clock, in ns: the one XDP programs read too.
+fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
