@@ -74,8 +74,10 @@ pub const FLAG_OF_RESPONSE: u8 = 1 << 1;
 pub const FLAG_RESET: u8 = 1 << 2;
 /// Flag on a request: the caller no longer wants the result. Header only.
 pub const FLAG_CANCEL: u8 = 1 << 3;
+/// Flag on a response: the status is the answering engine's own (a policy, no such service), not the application's.
+pub const FLAG_ENGINE: u8 = 1 << 4;
 /// Every flag that has a meaning.
-pub const FLAGS_KNOWN: u8 = FLAG_WORKING | FLAG_OF_RESPONSE | FLAG_RESET | FLAG_CANCEL;
+pub const FLAGS_KNOWN: u8 = FLAG_WORKING | FLAG_OF_RESPONSE | FLAG_RESET | FLAG_CANCEL | FLAG_ENGINE;
 
 /// The base header, as it is in the packet: little-endian, naturally aligned, no padding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
