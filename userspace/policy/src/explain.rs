@@ -1,0 +1,102 @@
+//! What the compiler decided and why, for people and for programs.
+
+use crate::ir::Side;
+use crate::table::TableSpec;
+use serde::{Deserialize, Serialize};
+
+/// Where an element runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// In the NIC's driver, on what arrives.
+    XdpIngress,
+    /// In the engine.
+    Engine,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Place::XdpIngress => "XDP ingress",
+            Place::Engine => "engine",
+        })
+    }
+}
+
+/// Everything `tollfree policy explain` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explain {
+    /// The policy's file.
+    pub file: String,
+    /// The end of a session that the chain guards.
+    pub side: Side,
+    /// In the chain's order.
+    pub elements: Vec<ElementPlace>,
+    /// Instructions of the whole XDP program: what every call costs (finding the method, checking its layout,
+    /// leaving) and the elements. 0 where nothing runs in XDP.
+    pub instructions: usize,
+    /// The tables, declared or inferred.
+    pub tables: Vec<TableSpec>,
+    /// What the transport block says per method.
+    pub transport: Vec<MethodTransport>,
+    /// What a reader of the policy might not expect.
+    pub notes: Vec<String>,
+}
+
+/// Where an element went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElementPlace {
+    /// Its name.
+    pub name: String,
+    /// Where it runs.
+    pub place: Place,
+    /// Why there.
+    pub why: String,
+    /// Its eBPF instructions, over all groups of methods; 0 in the engine.
+    pub instructions: usize,
+    /// Request fields it reads.
+    pub reads: Vec<String>,
+    /// Tables it reads.
+    pub tables_read: Vec<String>,
+    /// Tables it changes.
+    pub tables_written: Vec<String>,
+}
+
+/// What the transport block says of one method.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodTransport {
+    /// The method's path, such as `/demo.Hash/Sha256`.
+    pub method: String,
+    /// Its id.
+    pub id: u32,
+    /// The transport's modules, in order, such as `reliable` and `ordered`.
+    pub modules: Vec<String>,
+}
+
+impl std::fmt::Display for Explain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Explain { file, side, elements, instructions, tables, transport, notes } = self;
+        writeln!(f, "{file}: guards the {side}'s side")?;
+        for element in elements {
+            let ElementPlace { name, place, why, instructions, .. } = element;
+            write!(f, "  {name}() -> {place}")?;
+            if *instructions > 0 {
+                write!(f, ", {instructions} instructions")?;
+            }
+            writeln!(f, ": {why}")?;
+        }
+        if *instructions > 0 {
+            writeln!(f, "  {instructions} instructions in all")?;
+        }
+        for TableSpec { name, key, value, capacity, .. } in tables {
+            writeln!(f, "  table {name}: {key} -> {value}, at most {capacity} entries")?;
+        }
+        for MethodTransport { method, modules, .. } in transport {
+            writeln!(f, "  transport of {method}: {}", modules.join(" -> "))?;
+        }
+        for note in notes {
+            writeln!(f, "  note: {note}")?;
+        }
+        Ok(())
+    }
+}
