@@ -1,1 +1,27 @@
-//! Under construction.
+//! From `.proto` files to flat layouts, manifests and Rust stubs.
+//!
+//! ```no_run
+//! // build.rs
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     tollfree_schema::build::compile("schemas/hash.proto")?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Not here: values in flat blocks (`tollfree_wire::flat`), policies, what stubs call (`tollfree`).
+#![forbid(unsafe_code)]
+
+pub mod bind;
+pub mod compat;
+mod descriptor;
+pub mod error;
+pub mod layout;
+pub mod manifest;
+pub mod parse;
+pub mod source;
+
+pub use bind::BindRequest;
+pub use compat::{Compat, Incompatible};
+pub use error::{Error, Fault, Position, Problem, Problems};
+pub use layout::{BodyField, Field, FieldKind, Layout, Member, method_id};
+pub use manifest::{Manifest, Method, Service};
