@@ -1,1 +1,20 @@
-//! Under construction.
+//! Tollfree's transport: sessions and calls over packets that get lost, repeated, reordered and forged.
+//!
+//! Sans-I/O: [`Transport`] takes packets and the time, and yields packets, events and the time of its next timer. No
+//! sockets, no clock, no threads, and in the steady state of calls that fit one packet each way no allocation.
+//!
+//! What it promises: every call ends once, with the peer's answer or a status; no request is delivered twice; memory
+//! that a peer can make it hold is bounded. Not here: bodies of requests (they stay where [`Body::Source`] finds
+//! them), policies, layouts.
+#![forbid(unsafe_code)]
+
+mod config;
+mod event;
+mod transport;
+
+pub use config::Config;
+pub use event::{
+    Blocked, Body, CallHandle, Counters, Event, IncomingCall, IncomingRequest, NewCall, Reply, SessionChange,
+    SessionInfo, Transmit, Verdict,
+};
+pub use transport::Transport;
