@@ -1,1 +1,243 @@
-//! Under construction.
+//! The rings and regions between an application and the daemon.
+//!
+//! # Memory
+//!
+//! The daemon makes two memfds per application, seals their sizes, and passes them over a Unix socket ([`attach`]).
+//! Each is one page of control words, a ring of 64-byte descriptors, and a region of bytes:
+//!
+//! ```text
+//! the application's (it maps it read-write, the daemon read-only)     the daemon's (the application can only read it)
+//!      0  u32  tx producer index                                           0  u32  rx producer index
+//!     64  u32  rx consumer index                                          64  u32  tx consumer index
+//!    128  u32  sleep word of the application                             128  u32  sleep word of the daemon
+//!   4096  tx ring: slots × 64 bytes                                     4096  rx ring: slots × 64 bytes
+//!   4096 + 64 × slots, rounded up to a page:                            the same offset:
+//!         tx region: tx_bytes                                                 rx region: rx_bytes
+//! ```
+//!
+//! Indices count descriptors and run freely modulo 2³²; `producer − consumer` descriptors are in the ring, the one with
+//! index `i` in slot `i mod slots`. A descriptor, as eight little-endian 64-bit words:
+//!
+//! ```text
+//!   0  op: u8 | status: u8 | verdict_at: u8 (0 in the tx ring) | 0: u8 | method: u32
+//!   1  call: u64         the application's cookie, or the daemon's handle for a call being served
+//!   2  layout: u32       | deadline_us: u32
+//!   3  flat offset: u32  | flat length: u32        offsets count from the region's start
+//!   4  body offset: u32  | body length: u32
+//!   5  6  7  zero
+//! ```
+//!
+//! The rx region is a byte ring in lockstep with the rx ring: consuming a descriptor frees its bytes. The tx region is
+//! the application's to allocate; a call's span is free again when its response (or "cancelled") arrives, a reply's
+//! when "released" does.
+//!
+//! # Waking
+//!
+//! A side that wants to sleep stores a new odd sleep word (bit 0: asleep; bit 1: also wants to hear of room in the
+//! ring it fills; above: a count), passes a sequentially consistent fence and looks at the rings once more. A side that
+//! publishes stores its index, passes the same fence and reads the other's sleep word: one of the two always sees the
+//! other. It rings at most once per sleep word, by writing a byte to a pipe. Pipes, not eventfds: an eventfd's
+//! `O_NONBLOCK` is shared by both holders, so an application could turn it off and have the daemon block.
+//!
+//! # Trust
+//!
+//! The application is hostile: the daemon reads each descriptor once, checks every number in it, and copies. What can't
+//! be is [`Corrupt`]; the daemon then closes that application's connection and nothing else happens. The application
+//! trusts the daemon with its data, but a wrong offset from it is still an error and not a wild read.
+//!
+//! Not here: what the calls mean, which layouts fit, async.
+
+mod alloc;
+//pub mod app;
+pub mod attach;
+pub mod daemon;
+mod layout;
+mod shared;
+mod wake;
+
+pub use layout::{Geometry, Handover};
+
+use tollfree_wire::Code;
+
+/// Bytes in a region, from its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Span {
+    /// Where they start.
+    pub offset: u32,
+    /// How many.
+    pub len: u32,
+}
+
+/// What an application submits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AppOp {
+    /// Makes a call.
+    Call = 1,
+    /// Answers a request.
+    Respond = 2,
+    /// No longer wants a call's result; the daemon answers with [`DaemonOp::Cancelled`] or the response that crossed it.
+    Cancel = 3,
+}
+
+/// What the daemon delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DaemonOp {
+    /// A call to serve.
+    Request = 1,
+    /// A call's result.
+    Response = 2,
+    /// To the caller: the cancelled call is over. To the callee: the caller no longer waits; no answer is needed.
+    Cancelled = 3,
+    /// The room of a reply may be reused.
+    Released = 4,
+}
+
+/// Where a status other than OK was decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum VerdictAt {
+    /// Not known, or not applicable.
+    #[default]
+    None = 0,
+    /// A policy in the driver of the server's network card (XDP).
+    Driver = 1,
+    /// A policy in an engine, or the engine itself.
+    Engine = 2,
+    /// The service's handler.
+    Application = 3,
+    /// The transport between the engines.
+    Transport = 4,
+}
+
+/// A descriptor of the tx ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// What is asked for.
+    pub op: AppOp,
+    /// The result of a [`AppOp::Respond`]; else OK. Where it is not OK the body is the message for people, UTF-8.
+    pub status: Code,
+    /// The method id.
+    pub method: u32,
+    /// The application's cookie; in [`AppOp::Respond`] the daemon's handle of the request.
+    pub call: u64,
+    /// Fingerprint of the flat block's layout.
+    pub layout: u32,
+    /// Time left, in µs, or [`NO_DEADLINE`](tollfree_wire::header::NO_DEADLINE).
+    pub deadline_us: u32,
+    /// The flat block in the tx region, at most 192 bytes.
+    pub flat: Span,
+    /// The body in the tx region, at most 16 MiB.
+    pub body: Span,
+}
+
+/// A descriptor of the rx ring, but for its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryHeader {
+    /// What has happened.
+    pub op: DaemonOp,
+    /// A response's status. Where it is not OK the body is the message for people, UTF-8.
+    pub status: Code,
+    /// The method id.
+    pub method: u32,
+    /// The application's cookie; in [`DaemonOp::Request`], and what concerns it, the daemon's handle.
+    pub call: u64,
+    /// Fingerprint of the flat block's layout.
+    pub layout: u32,
+    /// Time left, in µs, or [`NO_DEADLINE`](tollfree_wire::header::NO_DEADLINE).
+    pub deadline_us: u32,
+    /// Where a status other than OK was decided.
+    pub verdict_at: VerdictAt,
+}
+
+/// A descriptor of the rx ring with its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// What has happened.
+    pub op: DaemonOp,
+    /// A response's status.
+    pub status: Code,
+    /// The method id.
+    pub method: u32,
+    /// The application's cookie, or the daemon's handle.
+    pub call: u64,
+    /// Fingerprint of the flat block's layout.
+    pub layout: u32,
+    /// Time left, in µs.
+    pub deadline_us: u32,
+    /// The flat block.
+    pub flat: &'a [u8],
+    /// The body, or the message of a status.
+    pub body: &'a [u8],
+    /// Where a status other than OK was decided.
+    pub verdict_at: VerdictAt,
+}
+
+/// No room now. It comes when the other side has consumed more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ring is full; try again when the other side has read more of it")]
+pub struct Full;
+
+/// The other side wrote what no working library writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Corrupt {
+    /// An index that is ahead of, or behind, what it can be.
+    #[error("an index says {claimed} descriptors are in a ring of {slots}")]
+    Index {
+        /// Descriptors, by the index.
+        claimed: u32,
+        /// Descriptors that fit.
+        slots: u32,
+    },
+    /// An operation that does not exist.
+    #[error("operation {0} does not exist")]
+    Op(u8),
+    /// A status outside gRPC's range.
+    #[error("status {0} does not exist")]
+    Status(u8),
+    /// Bits set that must be zero.
+    #[error("reserved bits of a descriptor are set")]
+    Reserved,
+    /// A span outside the region, or over a limit.
+    #[error("a {what} of {len} bytes at {offset} is outside the region or over the limit")]
+    Span {
+        /// `flat block` or `body`.
+        what: &'static str,
+        /// Where it claims to start.
+        offset: u32,
+        /// How long it claims to be.
+        len: u32,
+    },
+}
+
+/// Why rings could not be made, opened or passed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("{what} failed: {source}")]
+    System {
+        /// What it was for.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A size that rings can't have.
+    #[error("ring geometry: {0}")]
+    Geometry(&'static str),
+    /// The other side of the socket does not keep to the protocol.
+    #[error("attaching: {0}; are the library and the daemon of one version?")]
+    Protocol(&'static str),
+    /// The daemon refused, and says why.
+    #[error("the daemon refuses the application: {0}")]
+    Refused(String),
+}
+
+impl Error {
+    pub(crate) fn system(what: &'static str, source: impl Into<std::io::Error>) -> Error {
+        Error::System { what, source: source.into() }
+    }
+}
