@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tollfree_ring::daemon::Port;
 use tollfree_ring::{DaemonOp, DeliveryHeader, VerdictAt};
-use tollfree_schema::Layout;
+use tollfree_schema::Method;
 use tollfree_wire::Code;
 use tollfree_wire::header::NO_DEADLINE;
 
@@ -22,12 +22,10 @@ const BACKLOG_BYTES_MAX: usize = 32 << 20;
 /// A method as one application knows it.
 #[derive(Debug)]
 pub struct KnownMethod {
-    /// `/demo.Hash/Sha256`.
-    pub path: String,
-    /// `demo.Hash`.
+    /// The method with its layouts.
+    pub method: Method,
+    /// Full name of its service.
     pub service: Arc<str>,
-    pub request: Layout,
-    pub response: Layout,
 }
 
 /// A delivery that found the ring full.
@@ -63,13 +61,8 @@ impl App {
         for service in manifest.services {
             let service_name: Arc<str> = service.name.into();
             for method in service.methods {
-                let known = KnownMethod {
-                    path: method.path,
-                    service: service_name.clone(),
-                    request: method.request,
-                    response: method.response,
-                };
-                methods.insert(method.id, Arc::new(known));
+                let known = KnownMethod { method, service: service_name.clone() };
+                methods.insert(known.method.id, Arc::new(known));
             }
         }
         App {
@@ -115,6 +108,9 @@ impl App {
         if self.detached {
             return;
         }
+        if body_len > self.port.largest_body() {
+            return self.refuse_oversized(header, body_len);
+        }
         let mut fill = Some(fill);
         if self.backlog.is_empty() {
             let write = |out: &mut [u8]| {
@@ -133,6 +129,13 @@ impl App {
         }
         self.backlog_bytes += body.len();
         self.backlog.push_back(Waiting { header: *header, flat: flat.to_vec(), body });
+    }
+
+    /// A response that can never be delivered ends its call with a status. Requests are checked before.
+    fn refuse_oversized(&mut self, header: &DeliveryHeader, body_len: usize) {
+        let largest = self.port.largest_body();
+        let why = format!("the response has {body_len} bytes; this application's ring takes {largest}");
+        self.fail(header.call, header.method, Code::ResourceExhausted, VerdictAt::Engine, &why);
     }
 
     /// Moves waiting deliveries into the ring as far as there is room. True if any moved.
@@ -158,8 +161,15 @@ impl App {
 
     /// Lets an application reuse the room of a reply.
     pub fn release(&mut self, handle: u64) {
-        let header = DeliveryHeader { op: DaemonOp::Released, ..response(handle, 0, 0, Code::Ok, VerdictAt::None) };
+        let header =
+            DeliveryHeader { op: DaemonOp::Released, ..response(handle, 0, 0, Code::Ok, VerdictAt::None) };
         self.deliver(&header, &[], &[]);
+    }
+
+    /// Tells an application that a call it made or serves was cancelled.
+    pub fn cancelled(&mut self, call: u64) {
+        let header = response(call, 0, 0, Code::Cancelled, VerdictAt::None);
+        self.deliver(&DeliveryHeader { op: DaemonOp::Cancelled, ..header }, &[], &[]);
     }
 
     /// Shows the application what was delivered since the last time; true if there was anything.
@@ -182,6 +192,13 @@ impl App {
 
 /// The header of a delivered response.
 pub fn response(call: u64, method: u32, layout: u32, status: Code, verdict_at: VerdictAt) -> DeliveryHeader {
-    DeliveryHeader { op: DaemonOp::Response, status, method, call, layout, deadline_us: NO_DEADLINE, verdict_at }
+    DeliveryHeader {
+        op: DaemonOp::Response,
+        status,
+        method,
+        call,
+        layout,
+        deadline_us: NO_DEADLINE,
+        verdict_at,
+    }
 }
-

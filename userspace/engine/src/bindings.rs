@@ -126,7 +126,8 @@ impl Bindings {
 mod tests {
     use super::*;
 
-    const KEY: Key = Key { peer: Peer { address: tollfree_wire::frame::Address([0; 4]), port: 1 }, method: 2, layout: 3 };
+    const KEY: Key =
+        Key { peer: Peer { address: tollfree_wire::frame::Address([0; 4]), port: 1 }, method: 2, layout: 3 };
 
     #[test]
     fn one_question_is_asked_and_all_who_wait_are_told() {

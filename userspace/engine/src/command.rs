@@ -13,6 +13,9 @@ use tollfree_schema::Manifest;
 /// Called on the poll thread with a command's result; must not block.
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
+/// What to do with a policy's tables, on the poll thread; must not block.
+pub type TablesFn = Box<dyn FnOnce(Option<&mut State>) + Send>;
+
 /// Which calls a policy in the engine judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -56,7 +59,7 @@ pub enum Command {
     /// Replaces (or, with `None`, removes) one side's policy; answers with the side's new generation.
     Policy(Side, Option<Box<Program>>, Reply<u64>),
     /// Looks at or changes the tables of one side's policy; `None` where no policy is in force.
-    Tables(Side, Box<dyn FnOnce(Option<&mut State>) + Send>),
+    Tables(Side, TablesFn),
     /// Reports.
     Status(Reply<Status>),
     /// Ends the poll loop; open sessions are closed in order.

@@ -9,7 +9,7 @@ use crate::gate::Gate;
 use crate::slab::Slab;
 use std::collections::HashMap;
 use tollfree_policy::Tracked;
-use tollfree_ring::{DaemonOp, VerdictAt};
+use tollfree_ring::VerdictAt;
 use tollfree_transport::{Event, IncomingCall, SessionChange, Transport, Verdict};
 use tollfree_wire::{Code, Reason, SessionEntry};
 use tracing::{info, warn};
@@ -45,6 +45,8 @@ pub struct Core<D> {
     /// Whether an XDP program has judged what arrives.
     pub judged_below: bool,
     pub refusals: Vec<Refusal>,
+    /// Calls that a policy dropped: never answered.
+    pub ignored: Vec<IncomingCall>,
     /// Calls whose layout was just agreed on, with their flat blocks.
     pub ready: Vec<crate::bindings::WaitingCall>,
     /// Turns the loop has made: spreads calls over applications that serve the same method.
@@ -69,6 +71,7 @@ impl<D: Driver> Core<D> {
             tracked: HashMap::new(),
             reasons: [0; Reason::COUNT],
             refusals: Vec::new(),
+            ignored: Vec::new(),
             ready: Vec::new(),
             turns: 0,
         }
@@ -173,9 +176,7 @@ impl<D: Driver> Core<D> {
     pub fn tell_cancelled(&mut self, handle: u64) {
         let Some(Incoming { app, .. }) = self.incoming.remove(handle) else { return };
         if let Some(app) = self.apps.get_mut(app.0) {
-            let mut header = response(handle, 0, 0, Code::Cancelled, VerdictAt::None);
-            header.op = DaemonOp::Cancelled;
-            app.deliver(&header, &[], &[]);
+            app.cancelled(handle);
         }
     }
 
@@ -208,7 +209,10 @@ impl<D: Driver> Core<D> {
                 }
             };
             if let Err(error) = mirrored {
-                warn!(error, "the session table in the kernel could not be updated; packets of the session are refused");
+                warn!(
+                    error,
+                    "the session table in the kernel could not be updated; packets of the session are refused"
+                );
             }
         }
     }

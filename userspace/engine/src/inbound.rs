@@ -31,13 +31,19 @@ impl<D: Driver> Core<D> {
         let id = self.server_of(method)?;
         let known = self.layout_here(id, method, layout)?;
         if !self.judged_below {
-            let mut view =
-                CallView { method, layout: known, flat, session: self.tracked.get_mut(&session), now_ns: now };
+            let mut view = CallView {
+                method,
+                layout: known,
+                flat,
+                session: self.tracked.get_mut(&session),
+                now_ns: now,
+            };
             match self.server_gate.judge(&mut view) {
                 Verdict::Send => {}
                 // The caller hears nothing, as when the network had lost the call.
                 Verdict::Drop(reason) => {
                     self.count(reason);
+                    self.ignored.push(call);
                     return Ok(());
                 }
                 Verdict::Reject(code, reason) => {
@@ -46,13 +52,28 @@ impl<D: Driver> Core<D> {
                 }
             }
         }
-        let Some(app) = self.apps.get_mut(id.0) else { return Ok(()) };
+        self.admit(id, body.len())?;
+        let handle = self.incoming.insert(Incoming { app: id, caller: Caller::Remote(call) });
+        if let Some(app) = self.apps.get_mut(id.0) {
+            app.deliver(&request_header(handle, method, layout, deadline_ns, now), flat, body);
+        }
+        Ok(())
+    }
+
+    /// Checks that a service can take one more request.
+    pub fn admit(&mut self, id: AppId, body_len: usize) -> Result<(), (Code, String)> {
+        let Some(app) = self.apps.get_mut(id.0) else {
+            return Err((Code::Unavailable, "the service's process has just ended".to_owned()));
+        };
         if !app.has_room() {
             return Err((Code::ResourceExhausted, format!("{} does not keep up with its calls", app.name)));
         }
+        let largest = app.port.largest_body();
+        if body_len > largest {
+            let why = format!("the request has {body_len} bytes; {}'s ring takes {largest}", app.name);
+            return Err((Code::ResourceExhausted, why));
+        }
         app.calls_served += 1;
-        let handle = self.incoming.insert(Incoming { app: id, caller: Caller::Remote(call) });
-        app.deliver(&request_header(handle, method, layout, deadline_ns, now), flat, body);
         Ok(())
     }
 
@@ -60,7 +81,10 @@ impl<D: Driver> Core<D> {
     pub fn server_of(&self, method: u32) -> Result<AppId, (Code, String)> {
         let served = self.services.get(&method).map(Vec::as_slice).unwrap_or_default();
         match served {
-            [] => Err((Code::Unimplemented, format!("no application on this host serves method {method:#010x}"))),
+            [] => Err((
+                Code::Unimplemented,
+                format!("no application on this host serves method {method:#010x}"),
+            )),
             [only] => Ok(*only),
             several => Ok(several[self.turns as usize % several.len()]),
         }
@@ -69,7 +93,11 @@ impl<D: Driver> Core<D> {
     /// Our name for the layout a request is written in: its own fingerprint where we know that layout, ours where its
     /// layout was found to extend ours.
     fn layout_here(&self, id: AppId, method: u32, layout: u32) -> Result<u32, (Code, String)> {
-        let ours = self.apps.get(id.0).and_then(|app| app.methods.get(&method)).map(|known| known.request.fingerprint);
+        let ours = self
+            .apps
+            .get(id.0)
+            .and_then(|app| app.methods.get(&method))
+            .map(|known| known.method.request.fingerprint);
         match ours {
             Some(ours) if ours == layout => Ok(layout),
             _ => self.accepted.get(&(method, layout)).copied().ok_or_else(|| {
@@ -96,16 +124,14 @@ impl<D: Driver> Core<D> {
         let Some(known) = known else {
             return (Code::Unimplemented, format!("no application on this host serves {}", question.path));
         };
-        let compared = known.request.compatible(&question.request);
-        let both = compared.and_then(|compat| known.response.compatible(&question.response).map(|_| compat));
-        let compat = match both {
-            Ok(compat) => compat,
+        let compat = match question.check(&known.method) {
+            Ok((request, _)) => request,
             Err(incompatible) => {
                 info!(path = question.path, %incompatible, "a client's layout was refused");
                 return (Code::FailedPrecondition, format!("{}: {incompatible}", question.path));
             }
         };
-        let (theirs, ours) = (question.request.fingerprint, known.request.fingerprint);
+        let (theirs, ours) = (question.request.fingerprint, known.method.request.fingerprint);
         // An older layout is one the policy compiler knows; a newer one it cannot, and reads as ours.
         let known_as = match compat {
             Compat::Same | Compat::TheirsIsOlder => theirs,
@@ -120,8 +146,11 @@ impl<D: Driver> Core<D> {
         (Code::Ok, String::new())
     }
 
-    /// Sends the engine's own answers.
+    /// Sends the engine's own answers, and forgets the calls that get none.
     pub fn send_refusals(&mut self, now: u64, transport: &mut Transport) {
+        for call in self.ignored.drain(..) {
+            transport.ignore(call);
+        }
         for Refusal { call, status, why } in self.refusals.drain(..) {
             let reply = Reply {
                 status,

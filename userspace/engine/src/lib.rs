@@ -24,7 +24,9 @@ mod slab;
 mod wait;
 
 pub use apps::AppId;
-pub use command::{AppStatus, Attach, Command, Gone, Handle, Reply, SessionStatus, Side, Status, Stopped};
+pub use command::{
+    AppStatus, Attach, Command, Gone, Handle, Reply, SessionStatus, Side, Status, Stopped, TablesFn,
+};
 pub use config::{Config, Waiting};
 pub use driver::{Driver, NoDriver};
 pub use poll::{Engine, Error};

@@ -12,7 +12,6 @@ use tollfree_ring::{AppOp, Submission, VerdictAt};
 use tollfree_schema::BindRequest;
 use tollfree_transport::{NewCall, Transport};
 use tollfree_wire::Code;
-use tollfree_wire::frame::Peer;
 use tollfree_wire::header::{FLAT_MAX, METHOD_CONTROL, NO_DEADLINE};
 
 /// Time that the engine gives a peer to say whether it reads a layout, in ns.
@@ -34,15 +33,17 @@ impl<D: Driver> Core<D> {
             }
             AppOp::Respond => self.submit_reply(now, transport, id, submission),
             AppOp::Cancel => {
-                let it = |call: &Outgoing| {
-                    matches!(call.origin, Origin::App { app, cookie, .. } if app == id && cookie == submission.call)
-                };
-                for token in self.outgoing.keys_where(it) {
+                let it = |call: &Outgoing| matches!(call.origin, Origin::App { app, cookie, .. } if app == id && cookie == submission.call);
+                let tokens = self.outgoing.keys_where(it);
+                let withdrawn = !tokens.is_empty();
+                for token in tokens {
                     self.withdraw(now, transport, token);
                 }
-                // The answer to a cancel frees the call's room; the application has stopped waiting for any other.
-                if let Some(app) = self.apps.get_mut(id.0) {
-                    app.release(submission.call);
+                // The answer to a cancel frees the call's room. A response that crossed it has done so already.
+                if let Some(app) = self.apps.get_mut(id.0)
+                    && withdrawn
+                {
+                    app.cancelled(submission.call);
                 }
             }
         }
@@ -62,11 +63,14 @@ impl<D: Driver> Core<D> {
         let flat = &mut flat[..flat_span.len as usize];
         app.port.read(flat_span, 0, flat);
         let Some(known) = app.methods.get(&method).cloned() else {
-            let why = format!("method {method:#010x} is in none of the schemas that the application attached with");
+            let why =
+                format!("method {method:#010x} is in none of the schemas that the application attached with");
             return Err((Code::Unimplemented, why));
         };
-        if known.request.fingerprint != layout || usize::from(known.request.flat_len) != flat.len() {
-            let why = format!("the flat block of {} is not in the layout the application attached with", known.path);
+        let request = &known.method.request;
+        if request.fingerprint != layout || usize::from(request.flat_len) != flat.len() {
+            let path = &known.method.path;
+            let why = format!("the flat block of {path} is not in the layout the application attached with");
             return Err((Code::InvalidArgument, why));
         }
 
@@ -108,10 +112,7 @@ impl<D: Driver> Core<D> {
         };
         let key = Key { peer, method, layout };
         let token = self.outgoing.insert(Outgoing { binding: Some(key), ..outgoing });
-        let question = || {
-            let request = known.request.clone();
-            BindRequest { path: known.path.clone(), request, response: known.response.clone() }.encode()
-        };
+        let question = || BindRequest::new(&known.method).encode();
         let refused = match self.bindings.look_up(key, now, question) {
             Answer::Agreed => {
                 self.send(now, transport, token, flat);
@@ -135,8 +136,13 @@ impl<D: Driver> Core<D> {
 
     /// Gives an agreed call to the transport.
     fn send(&mut self, now: u64, transport: &mut Transport, token: u64, flat: &[u8]) {
-        let Some(Outgoing { origin: Origin::App { body, .. }, binding: Some(key), method, deadline_ns, progress }) =
-            self.outgoing.get_mut(token)
+        let Some(Outgoing {
+            origin: Origin::App { body, .. },
+            binding: Some(key),
+            method,
+            deadline_ns,
+            progress,
+        }) = self.outgoing.get_mut(token)
         else {
             return;
         };
@@ -197,18 +203,20 @@ impl<D: Driver> Core<D> {
                 return Ok(());
             }
         }
-        let Some(app) = self.apps.get_mut(server.0) else { return Ok(()) };
-        if !app.has_room() {
-            return Err((Code::ResourceExhausted, format!("{} does not keep up with its calls", app.name)));
-        }
-        app.calls_served += 1;
         let Origin::App { body, .. } = call.origin else { return Ok(()) };
+        self.admit(server, body.len as usize)?;
         let outgoing = self.outgoing.insert(call);
         let handle = self.incoming.insert(Incoming { app: server, caller: Caller::Local { outgoing } });
         if let Some(call) = self.outgoing.get_mut(outgoing) {
             call.progress = Progress::Local { incoming: handle };
         }
-        self.copy_between(client, server, &request_header(handle, method, layout, deadline_ns, now), flat, body);
+        self.copy_between(
+            client,
+            server,
+            &request_header(handle, method, layout, deadline_ns, now),
+            flat,
+            body,
+        );
         Ok(())
     }
 
@@ -218,11 +226,10 @@ impl<D: Driver> Core<D> {
         if Arc::ptr_eq(theirs, ours) {
             return Ok(());
         }
-        let request = ours.request.compatible(&theirs.request);
-        match request.and_then(|_| ours.response.compatible(&theirs.response)) {
-            Ok(_) => Ok(()),
-            Err(incompatible) => Err((Code::FailedPrecondition, format!("{}: {incompatible}", theirs.path))),
-        }
+        let checked = BindRequest::new(&theirs.method).check(&ours.method);
+        checked.map(|_| ()).map_err(|incompatible| {
+            (Code::FailedPrecondition, format!("{}: {incompatible}", theirs.method.path))
+        })
     }
 
     /// Ends calls that stay on this host, or wait for an agreement, when their time is over. The transport looks after
@@ -236,10 +243,14 @@ impl<D: Driver> Core<D> {
                 Some(Progress::Local { incoming }) => self.tell_cancelled(incoming),
                 _ => self.bindings.withdraw(token),
             }
-            self.fail(token, Code::DeadlineExceeded, VerdictAt::Engine, "the deadline passed before an answer came");
+            self.fail(
+                token,
+                Code::DeadlineExceeded,
+                VerdictAt::Engine,
+                "the deadline passed before an answer came",
+            );
         }
     }
-
 }
 
 fn deadline(now: u64, deadline_us: u32) -> u64 {

@@ -57,11 +57,18 @@ impl<N: Nic, D: Driver> Engine<N, D> {
     ///
     /// # Errors
     /// When the process is out of file descriptors.
-    pub fn new(config: Config, nic: N, driver: D, transport: tollfree_transport::Config) -> Result<(Self, Handle), Error> {
-        let (handle, inbox) = pair().map_err(|source| Error::System { what: "make an event descriptor", source })?;
+    pub fn new(
+        config: Config,
+        nic: N,
+        driver: D,
+        transport: tollfree_transport::Config,
+    ) -> Result<(Self, Handle), Error> {
+        let (handle, inbox) =
+            pair().map_err(|source| Error::System { what: "make an event descriptor", source })?;
         let waiter = Waiter::new(config.waiting, nic.fd(), &inbox)
             .map_err(|source| Error::System { what: "set up its waiting", source })?;
-        let transport = tollfree_transport::Config { verified: N::VERIFIED, max_payload: nic.max_payload(), ..transport };
+        let transport =
+            tollfree_transport::Config { verified: N::VERIFIED, max_payload: nic.max_payload(), ..transport };
         let engine = Engine {
             nic,
             transport: Transport::new(transport),
@@ -162,11 +169,14 @@ impl<N: Nic, D: Driver> Engine<N, D> {
 
     fn take_packets(&mut self, now: u64) -> Result<bool, Error> {
         let Engine { nic, transport, core, .. } = self;
-        let received = nic.receive(PACKETS_PER_TURN, &mut |packet| {
-            match transport.receive(now, packet.from, packet.payload, &mut |event| core.on_event(now, event)) {
-                Ok(()) => core.count(Reason::Delivered),
-                Err(reason) => core.count(reason),
-            }
+        let received = nic.receive(PACKETS_PER_TURN, &mut |packet| match transport.receive(
+            now,
+            packet.from,
+            packet.payload,
+            &mut |event| core.on_event(now, event),
+        ) {
+            Ok(()) => core.count(Reason::Delivered),
+            Err(reason) => core.count(reason),
         })?;
         Ok(received > 0)
     }
@@ -175,15 +185,10 @@ impl<N: Nic, D: Driver> Engine<N, D> {
     fn transmit(&mut self, now: u64) -> bool {
         let Engine { nic, transport, core, transmitted, .. } = self;
         let before = *transmitted;
-        transport.transmit(now, &mut |Transmit { to, header, flat, body }: Transmit<'_>| {
-            let body_len = match &body {
-                Body::Empty => 0,
-                Body::Inline(bytes) => bytes.len(),
-                Body::Source { range, .. } => range.len(),
-            };
-            let length = HEADER_LEN + flat.len() + body_len;
-            let sent = nic.transmit(&to, length, &mut |frame| marshal(frame, header, flat, &body, core));
-            match sent {
+        transport.transmit(now, &mut |packet: Transmit<'_>| {
+            let Transmit { to, header, flat, body } = &packet;
+            let fill = &mut |frame: &mut [u8]| marshal(frame, header, flat, body, core);
+            match nic.transmit(to, packet.payload_len(), fill) {
                 // A peer whose MAC address is being looked up is a peer whose packet got lost: it will be sent again.
                 Ok(()) | Err(TxError::Unreachable) => {
                     *transmitted += 1;
@@ -211,26 +216,31 @@ impl<N: Nic, D: Driver> Engine<N, D> {
     }
 
     /// Tells every application that the engine is about to sleep; false when one has just put work in its ring.
-    fn may_sleep(&self) -> bool {
-        let ready = self.ids.iter().all(|id| self.core.apps.get(id.0).is_none_or(|app| app.port.prepare_sleep()));
+    fn may_sleep(&mut self) -> bool {
+        let mut ready = true;
+        for id in &self.ids {
+            if let Some(app) = self.core.apps.get_mut(id.0) {
+                ready &= app.port.prepare_sleep();
+            }
+        }
         if !ready {
             self.tell_awake();
         }
         ready
     }
 
-    fn tell_awake(&self) {
+    fn tell_awake(&mut self) {
         for id in &self.ids {
-            if let Some(app) = self.core.apps.get(id.0) {
+            if let Some(app) = self.core.apps.get_mut(id.0) {
                 app.port.awake();
             }
         }
     }
 
-    fn woken(&self) {
+    fn woken(&mut self) {
+        self.tell_awake();
         for id in &self.ids {
             if let Some(app) = self.core.apps.get(id.0) {
-                app.port.awake();
                 app.port.drain_doorbell();
             }
         }
