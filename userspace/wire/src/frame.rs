@@ -203,10 +203,11 @@ impl Frame {
         if payload_len > cursor.remaining() {
             return Err(Refusal::Refused(Reason::Truncated));
         }
+        let mut start = *cursor;
         let header = match cursor.read::<Header>() {
-            Ok(header) => header,
-            Err(_) => {
-                let ours = payload_len >= 2 && cursor.read::<u16>() == Ok(crate::header::MAGIC);
+            Ok(header) if payload_len >= size_of::<Header>() => header,
+            _ => {
+                let ours = payload_len >= 2 && start.read::<u16>() == Ok(crate::header::MAGIC);
                 return Err(Refusal::Refused(if ours { Reason::Truncated } else { Reason::ForeignUdp }));
             }
         };
@@ -243,15 +244,17 @@ fn ipv4(cursor: &mut Cursor<'_>, port: u16) -> Result<Ipv4, Refusal> {
     if ip.version_ihl == 0x45 && flags_offset & MORE_FRAGMENTS == 0 {
         return Ok(ip);
     }
-    // Each step is a compare against the end, so that the verifier can follow: at most ten words of options.
-    let mut options = *cursor;
-    let mut words = (ip.version_ihl & 0x0f).wrapping_sub(5);
-    if words > 10 {
+    // Each step is a compare against the end, and the count goes up from a constant, so that the verifier can follow:
+    // at most ten words of options.
+    let words = u64::from(ip.version_ihl & 0x0f);
+    if words < 5 {
         return Err(Refusal::Foreign); // a header length under 20 bytes
     }
-    while words > 0 {
+    let mut options = *cursor;
+    let mut word = 5;
+    while word < words {
         options.skip::<4>().map_err(|_| Refusal::Foreign)?;
-        words -= 1;
+        word += 1;
     }
     let udp: Udp = options.read().map_err(|_| Refusal::Foreign)?;
     if udp.destination != port.to_be() {
@@ -355,6 +358,13 @@ mod tests {
                 assert_eq!(refusal, expected, "vlan {vlan} ipv6 {ipv6} at {length}");
             }
         }
+    }
+
+    #[test]
+    fn padding_of_the_frame_does_not_make_a_short_packet_whole() {
+        let mut bytes = frame(false, false, b"TF\x09");
+        bytes.resize(bytes.len() + HEADER_LEN, 0);
+        assert_eq!(decode(&bytes).unwrap_err(), Refusal::Refused(Reason::Truncated));
     }
 
     proptest! {

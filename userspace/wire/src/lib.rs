@@ -6,6 +6,7 @@
 //!
 //! Not here: I/O, clocks, allocation. Nothing in this crate panics on any input.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_endian = "big")]
 compile_error!("Tollfree packets are little-endian and read in place; big-endian hosts are not supported");
