@@ -4,8 +4,8 @@ use std::{fmt, io, path::PathBuf};
 
 use crate::layout::{BLOCK_MAX, TooLong};
 
-/// Why a schema was refused.
-#[derive(Debug, thiserror::Error)]
+/// Why a schema was refused. `Debug` is the same sentence as `Display`: a `build.rs` that returns it prints that.
+#[derive(thiserror::Error)]
 pub enum Error {
     /// The schema breaks rules of protobuf or of Tollfree.
     #[error("{0}")]
@@ -202,6 +202,12 @@ impl fmt::Display for Problems {
             write!(f, "{}{problem}", if index == 0 { "" } else { "\n" })?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

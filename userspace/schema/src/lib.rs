@@ -12,8 +12,11 @@
 #![forbid(unsafe_code)]
 
 pub mod bind;
+pub mod build;
+pub mod codegen;
 pub mod compat;
 mod descriptor;
+mod document;
 pub mod error;
 pub mod layout;
 pub mod manifest;
