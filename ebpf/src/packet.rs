@@ -1,0 +1,36 @@
+//! Where the packet is in memory: the only file that turns the context's integers into pointers.
+
+use aya_ebpf::programs::XdpContext;
+use tollfree_wire::{Cursor, Header};
+
+/// Where a base header can start at most: after Ethernet, VLAN, IPv6 and UDP.
+const HEADER_OFFSET_MAX: u32 = 66;
+
+/// A cursor at the start of the frame.
+#[inline(always)]
+pub fn cursor(ctx: &XdpContext) -> Cursor<'_> {
+    // SAFETY: the kernel gives a program exclusive use of `data..data_end` while it runs.
+    unsafe { Cursor::from_raw(ctx.data() as *const u8, ctx.data_end() as *const u8) }
+}
+
+/// The base header at `offset`, as the root program found it.
+#[inline(always)]
+pub fn header_at(ctx: &XdpContext, offset: u32) -> Option<Header> {
+    if offset > HEADER_OFFSET_MAX {
+        return None;
+    }
+    let start = ctx.data() as *const u8;
+    // SAFETY: as in `cursor`; an offset past the end leaves nothing that the cursor would read.
+    let mut cursor = unsafe { Cursor::from_raw(start.wrapping_add(offset as usize), ctx.data_end() as *const u8) };
+    cursor.read().ok()
+}
+
+/// A place in the frame of `size_of::<T>()` bytes that can be read and written.
+#[inline(always)]
+pub fn place<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
+    let start = (ctx.data() as *mut u8).wrapping_add(offset);
+    if start.wrapping_add(size_of::<T>()) > ctx.data_end() as *mut u8 {
+        return None;
+    }
+    Some(start.cast())
+}
