@@ -144,8 +144,10 @@ impl LayoutWire {
         if let Some(pair) = layout.fields.windows(2).find(|pair| pair[0].number == pair[1].number) {
             return Err(Error::Bind(format!("field number {} twice", pair[0].number)));
         }
-        layout.body =
-            body.into_iter().map(|BodyWire { name, number, kind }| BodyField { name, number, kind }).collect();
+        layout.body = body
+            .into_iter()
+            .map(|BodyWire { name, number, kind }| BodyField { name, number, kind })
+            .collect();
         Ok(layout)
     }
 }

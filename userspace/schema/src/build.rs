@@ -68,7 +68,9 @@ impl Builder {
             (Some(folder), _) => folder.clone(),
             (None, Some(folder)) => PathBuf::from(folder),
             (None, None) => {
-                return Err(Error::Generate("OUT_DIR is not set; call `out_dir` outside of build scripts".into()));
+                return Err(Error::Generate(
+                    "OUT_DIR is not set; call `out_dir` outside of build scripts".into(),
+                ));
             }
         };
         let files: Vec<PathBuf> = files.iter().map(|file| file.as_ref().to_owned()).collect();

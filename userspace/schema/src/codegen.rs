@@ -31,7 +31,7 @@ pub struct Generated {
 /// # Errors
 /// What is wrong with the files, by file, line and field.
 pub fn generate(files: &[PathBuf], includes: &[PathBuf]) -> Result<Generated, Error> {
-    let Parsed { manifest, descriptor_set, mut descriptors, paths } = parse(files, includes)?;
+    let Parsed { manifest, warnings: _, descriptor_set, mut descriptors, paths } = parse(files, includes)?;
     let foreign = |layout: &&Layout| {
         layout.message.starts_with("google.protobuf.") && layout.message != "google.protobuf.Empty"
     };

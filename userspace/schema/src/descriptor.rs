@@ -29,6 +29,8 @@ pub(crate) struct File {
     pub options: Option<FileOptions>,
     #[prost(message, optional, tag = "9")]
     pub source: Option<SourceInfo>,
+    #[prost(string, tag = "12")]
+    pub syntax: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -8,11 +8,11 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto};
 pub(crate) fn rust_field(name: &str) -> String {
     let name = heck::ToSnakeCase::to_snake_case(name);
     match name.as_str() {
-        "as" | "break" | "const" | "continue" | "else" | "enum" | "false" | "fn" | "for" | "if" | "impl" | "in"
-        | "let" | "loop" | "match" | "mod" | "move" | "mut" | "pub" | "ref" | "return" | "static" | "struct"
-        | "trait" | "true" | "type" | "unsafe" | "use" | "where" | "while" | "dyn" | "abstract" | "become" | "box"
-        | "do" | "final" | "macro" | "override" | "priv" | "typeof" | "unsized" | "virtual" | "yield" | "async"
-        | "await" | "try" | "gen" => format!("r#{name}"),
+        "as" | "break" | "const" | "continue" | "else" | "enum" | "false" | "fn" | "for" | "if" | "impl"
+        | "in" | "let" | "loop" | "match" | "mod" | "move" | "mut" | "pub" | "ref" | "return" | "static"
+        | "struct" | "trait" | "true" | "type" | "unsafe" | "use" | "where" | "while" | "dyn"
+        | "abstract" | "become" | "box" | "do" | "final" | "macro" | "override" | "priv" | "typeof"
+        | "unsized" | "virtual" | "yield" | "async" | "await" | "try" | "gen" => format!("r#{name}"),
         "_" | "super" | "self" | "extern" | "crate" => format!("{name}_"),
         digit if digit.starts_with(|c: char| c.is_numeric()) => format!("_{name}"),
         _ => name,
@@ -31,7 +31,8 @@ pub(crate) fn document(file: &mut FileDescriptorProto) {
     let locations = &mut file.source_code_info.get_or_insert_default().location;
     for (path, comment) in comments {
         match locations.iter_mut().find(|location| location.path == path) {
-            Some(location) if location.leading_comments.is_some() || location.trailing_comments.is_some() => {}
+            Some(location) if location.leading_comments.is_some() || location.trailing_comments.is_some() => {
+            }
             Some(location) => location.leading_comments = Some(comment),
             None => {
                 locations.push(Location { path, leading_comments: Some(comment), ..Location::default() });

@@ -30,7 +30,9 @@ pub enum Error {
     #[error("cannot generate Rust code: {0}")]
     Generate(String),
     /// Bytes that are no encoded `FileDescriptorSet`.
-    #[error("not a descriptor set ({0}); write one with `protoc --include_imports -o FILE` or `buf build -o FILE`")]
+    #[error(
+        "not a descriptor set ({0}); write one with `protoc --include_imports -o FILE` or `buf build -o FILE`"
+    )]
     NotADescriptorSet(prost::DecodeError),
     /// More descriptor bytes than anyone's schema has.
     #[error("the descriptor set has {bytes} bytes; at most {limit} are accepted")]
@@ -47,7 +49,9 @@ pub enum Error {
     #[error("not a layout manifest ({0}); write one with `tollfree schema compile`")]
     Json(serde_json::Error),
     /// A manifest whose numbers do not follow from its fields.
-    #[error("the manifest's entry for `{item}` was edited by hand; write it again with `tollfree schema compile`")]
+    #[error(
+        "the manifest's entry for `{item}` was edited by hand; write it again with `tollfree schema compile`"
+    )]
     Edited {
         /// The message or method.
         item: String,
@@ -108,6 +112,8 @@ pub enum Fault {
     Oneof(String),
     #[error("an optional or required field cannot be flat: the flat block has no room for presence")]
     Optional,
+    #[error("flat fields need proto3, this file is {0}")]
+    Syntax(String),
     #[error("a message or group cannot be flat")]
     Message,
     #[error("{0}")]
@@ -122,11 +128,15 @@ pub enum Fault {
     DuplicateId { id: u32, other: String },
     #[error("its id would be 0, which is kept for control messages")]
     ZeroId,
+    #[error("no method takes or returns `{0}` itself, so this field is never in a flat block")]
+    Unused(String),
+    #[error("{0} unused bytes before this field, for alignment")]
+    Padding(u16),
     #[error("streaming methods are not supported")]
     Streaming,
     #[error("the type `{0}` is not in the descriptor set")]
     Unresolved(String),
-    #[error("the methods' requests and responses have more than {0} fields together")]
+    #[error("the schema's messages and methods have more than {0} fields and enum values together")]
     TooManyFields(usize),
     #[error("{0} is not a protobuf name")]
     Name(String),
@@ -138,12 +148,19 @@ impl Fault {
     /// What to do about it, where there is one answer.
     pub fn help(&self) -> Option<&'static str> {
         Some(match self {
+            Self::Syntax(_) => "write `syntax = \"proto3\";` at the top of the file",
             Self::NoMaxLen("bytes field") => {
                 "write `[(tollfree.flat) = { max_len: 15 }]`, or `fixed_len: 32` where the length never varies"
             }
-            Self::NoMaxLen(_) => "write `[(tollfree.flat) = { max_len: 15 }]`, with the bytes the longest value has",
-            Self::MaxLen(_) | Self::FixedLen(_) => "leave `tollfree.flat` out: longer values travel in the body",
-            Self::BothLengths => "keep `fixed_len` where every value has that length, `max_len` where it varies",
+            Self::NoMaxLen(_) => {
+                "write `[(tollfree.flat) = { max_len: 15 }]`, with the bytes the longest value has"
+            }
+            Self::MaxLen(_) | Self::FixedLen(_) => {
+                "leave `tollfree.flat` out: longer values travel in the body"
+            }
+            Self::BothLengths => {
+                "keep `fixed_len` where every value has that length, `max_len` where it varies"
+            }
             Self::Lengthless { .. } => "write `[(tollfree.flat) = {}]`",
             Self::Repeated | Self::Map | Self::Message => {
                 "leave `tollfree.flat` out, or copy what policies read into a field of its own"
@@ -154,9 +171,17 @@ impl Fault {
                 "shorten or drop flat fields, or write `option (tollfree.flat_block_max) = 192;` in the file"
             }
             Self::Block(_) => "shorten or drop flat fields",
-            Self::DuplicateId { .. } | Self::ZeroId => "rename the method or its service: ids are hashes of the path",
+            Self::DuplicateId { .. } | Self::ZeroId => {
+                "rename the method or its service: ids are hashes of the path"
+            }
             Self::Streaming => "split the stream into calls",
             Self::Unresolved(_) => "write the set with its imports: `protoc --include_imports`",
+            Self::Unused(_) => {
+                "leave `tollfree.flat` out, or move the field to the request or response message"
+            }
+            Self::Padding(_) => {
+                "number wide integers before narrow fields; not worth it once the schema is in use"
+            }
             Self::Protobuf(_)
             | Self::BlockMax(_)
             | Self::DuplicateNumber(..)

@@ -19,12 +19,16 @@ mod descriptor;
 mod document;
 pub mod error;
 pub mod layout;
+pub mod lint;
 pub mod manifest;
 pub mod parse;
 pub mod source;
+pub mod validate;
 
 pub use bind::BindRequest;
 pub use compat::{Compat, Incompatible};
 pub use error::{Error, Fault, Position, Problem, Problems};
 pub use layout::{BodyField, Field, FieldKind, Layout, Member, method_id};
+pub use lint::Breakage;
 pub use manifest::{Manifest, Method, Service};
+pub use validate::Malformed;

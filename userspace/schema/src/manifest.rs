@@ -52,7 +52,7 @@ impl Manifest {
         if bytes.len() > source::DESCRIPTOR_SET_MAX {
             return Err(Error::TooLarge { bytes: bytes.len(), limit: source::DESCRIPTOR_SET_MAX });
         }
-        source::manifest(bytes, &[])
+        Ok(source::manifest(bytes, &[])?.0)
     }
 
     /// Builds the manifest of `.proto` files. `includes` are searched for imports; each file's own folder is, too.

@@ -18,6 +18,8 @@ pub const OPTIONS_PROTO: &str = include_str!("../../../schemas/tollfree/options.
 /// Parsed and checked files.
 pub(crate) struct Parsed {
     pub manifest: Manifest,
+    /// What is allowed but unwise.
+    pub warnings: Vec<Problem>,
     /// The encoded set with imports, Tollfree's options kept, source positions dropped.
     pub descriptor_set: Vec<u8>,
     /// The same for code generation: comments kept, custom options dropped.
@@ -66,10 +68,10 @@ pub(crate) fn parse(files: &[PathBuf], includes: &[PathBuf]) -> Result<Parsed, E
             Some(Text { name: file.name().to_owned(), path: path.display().to_string(), text })
         })
         .collect();
-    let manifest = source::manifest(&compiler.encode_file_descriptor_set(), &texts)?;
+    let (manifest, warnings) = source::manifest(&compiler.encode_file_descriptor_set(), &texts)?;
     let descriptors = compiler.file_descriptor_set();
     let descriptor_set = compiler.include_source_info(false).encode_file_descriptor_set();
-    Ok(Parsed { manifest, descriptor_set, descriptors, paths })
+    Ok(Parsed { manifest, warnings, descriptor_set, descriptors, paths })
 }
 
 fn search_path(files: &[PathBuf], includes: &[PathBuf]) -> Vec<PathBuf> {
@@ -100,7 +102,8 @@ fn problem(error: &protox::Error, asked: &Path, includes: &[PathBuf]) -> Error {
     if let Some(help) = error.help() {
         reason = format!("{reason} ({help})");
     }
-    Problem { file: path.display().to_string(), at, item: String::new(), fault: Fault::Protobuf(reason) }.into()
+    Problem { file: path.display().to_string(), at, item: String::new(), fault: Fault::Protobuf(reason) }
+        .into()
 }
 
 fn position(text: &str, offset: usize, len: usize) -> Option<Position> {

@@ -3,7 +3,7 @@
 //! The bytes may come from an application at run time, so nothing here trusts them: sizes are bounded, names checked,
 //! types looked up and never followed.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use prost::Message as _;
 
@@ -15,9 +15,15 @@ use crate::manifest::{Manifest, Method, Service};
 /// Most bytes of descriptors accepted from an application.
 pub const DESCRIPTOR_SET_MAX: usize = 1 << 20;
 
-/// Most fields that the layouts of all methods of one set may have together: a message may be every method's request,
-/// so the bytes alone bound nothing.
-const FIELDS_MAX: usize = 1 << 17;
+/// Most fields, and enum values in flat fields, of all messages and all methods' requests and responses together. A
+/// message may be every method's request and an enum every field's type, so the bytes alone bound nothing.
+const FIELDS_MAX: usize = 1 << 16;
+
+/// Most characters of a name in a `.proto` file.
+const NAME_MAX: usize = 128;
+
+/// Most characters of a full name, package included: nesting multiplies names.
+const FULL_NAME_MAX: usize = 512;
 
 /// Problems reported at once.
 const PROBLEMS_MAX: usize = 50;
@@ -32,21 +38,33 @@ pub(crate) struct Text {
     pub text: String,
 }
 
-/// Builds the manifest of an encoded `FileDescriptorSet`.
-pub(crate) fn manifest(bytes: &[u8], texts: &[Text]) -> Result<Manifest, Error> {
+/// Builds the manifest of an encoded `FileDescriptorSet`; also what is allowed but unwise.
+pub(crate) fn manifest(bytes: &[u8], texts: &[Text]) -> Result<(Manifest, Vec<Problem>), Error> {
     let set = FileSet::decode(bytes).map_err(Error::NotADescriptorSet)?;
-    let mut reader = Reader { texts, symbols: HashMap::new(), layouts: HashMap::new(), problems: Vec::new() };
+    let mut reader =
+        Reader { texts, symbols: HashMap::new(), layouts: HashMap::new(), problems: Vec::new(), fields: 0 };
     for file in &set.file {
         reader.collect(file);
+    }
+    if !reader.problems.is_empty() {
+        // Names are what everything else is told by.
+        return Err(Error::Invalid(Problems(reader.problems)));
     }
     for file in &set.file {
         reader.lay_out(file);
     }
     let manifest = reader.services(&set);
-    match reader.problems {
-        problems if problems.is_empty() => Ok(manifest),
-        problems => Err(Error::Invalid(Problems(problems))),
+    if !reader.problems.is_empty() {
+        return Err(Error::Invalid(Problems(reader.problems)));
     }
+    let used: HashSet<&str> = manifest
+        .methods()
+        .flat_map(|method| [method.request.message.as_str(), method.response.message.as_str()])
+        .collect();
+    for file in &set.file {
+        reader.warn(file, &used);
+    }
+    Ok((manifest, reader.problems))
 }
 
 /// What a full type name stands for.
@@ -62,6 +80,8 @@ struct Reader<'a> {
     /// By the same names.
     layouts: HashMap<String, Layout>,
     problems: Vec<Problem>,
+    /// Counts towards [`FIELDS_MAX`].
+    fields: usize,
 }
 
 /// A message with its full name (leading dot) and its path in the descriptor.
@@ -71,26 +91,26 @@ struct Found<'a> {
     path: Vec<i32>,
 }
 
-/// All messages of a file, nested ones after their parents.
+/// All messages of a file, parents first. One whose name is refused comes without what is nested in it.
 fn messages(file: &File) -> Vec<Found<'_>> {
-    let scope = scope(file);
-    let mut found: Vec<Found<'_>> = indexed(&file.message)
-        .map(|(index, message)| Found { name: format!("{scope}.{}", message.name), message, path: vec![4, index] })
-        .collect();
-    let mut next = 0;
-    while next < found.len() {
-        let parent = &found[next];
-        let nested: Vec<_> = indexed(&parent.message.nested)
-            .map(|(index, message)| Found {
-                name: format!("{}.{}", parent.name, message.name),
-                message,
-                path: [parent.path.as_slice(), &[3, index]].concat(),
-            })
-            .collect();
-        found.extend(nested);
-        next += 1;
+    fn found<'a>(scope: &str, message: &'a Message, path: Vec<i32>) -> Found<'a> {
+        let name = if is_name(&message.name) { format!("{scope}.{}", message.name) } else { String::new() };
+        Found { name, message, path }
     }
-    found
+    let scope = scope(file);
+    let mut all: Vec<Found<'_>> =
+        indexed(&file.message).map(|(index, message)| found(&scope, message, vec![4, index])).collect();
+    let mut next = 0;
+    while let Some(Found { name, message, path }) = all.get(next) {
+        next += 1;
+        if !name.is_empty() && name.len() <= FULL_NAME_MAX {
+            let nested: Vec<_> = indexed(&message.nested)
+                .map(|(index, message)| found(name, message, [path.as_slice(), &[3, index]].concat()))
+                .collect();
+            all.extend(nested);
+        }
+    }
+    all
 }
 
 /// The package as a prefix of full names: `.demo`, or nothing.
@@ -105,7 +125,8 @@ fn indexed<T>(items: &[T]) -> impl Iterator<Item = (i32, &T)> {
 
 fn is_name(name: &str) -> bool {
     let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+    name.len() <= NAME_MAX
+        && chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
@@ -121,12 +142,19 @@ impl<'a> Reader<'a> {
 
     /// First pass: every name, so that references can be resolved in any order.
     fn collect(&mut self, file: &'a File) {
-        if !file.package.is_empty() && !file.package.split('.').all(is_name) {
-            let fault = Fault::Name(printable(&file.package));
-            self.report(file, &[2], "package".to_owned(), fault);
+        let package = &file.package;
+        if package.len() > FULL_NAME_MAX || !(package.is_empty() || package.split('.').all(is_name)) {
+            self.report(file, &[2], "package".to_owned(), Fault::Name(printable(package)));
+            return;
         }
         for (index, item) in indexed(&file.r#enum) {
-            self.add(file, &[5, index], format!("{}.{}", scope(file), item.name), &item.name, Symbol::Enum(item));
+            self.add(
+                file,
+                &[5, index],
+                format!("{}.{}", scope(file), item.name),
+                &item.name,
+                Symbol::Enum(item),
+            );
         }
         for Found { name, message, path } in messages(file) {
             for (index, item) in indexed(&message.r#enum) {
@@ -142,7 +170,7 @@ impl<'a> Reader<'a> {
             Symbol::Message(_) => "message",
             Symbol::Enum(_) => "enum",
         };
-        if !is_name(short) {
+        if !is_name(short) || full.len() > FULL_NAME_MAX {
             self.report(file, path, kind.to_owned(), Fault::Name(printable(short)));
             return;
         }
@@ -205,8 +233,20 @@ impl<'a> Reader<'a> {
                 self.report(file, &path, item(), Fault::DuplicateName("the same message".to_owned()));
                 continue;
             }
+            let values = match self.symbols.get(&field.type_name) {
+                Some(Symbol::Enum(item)) => item.value.len(),
+                _ => 0,
+            };
+            if let Err(fault) = self.spend(1 + values) {
+                self.report(file, &path, item(), fault);
+                break;
+            }
             let name = field.name.clone();
             match field.options.as_ref().and_then(|options| options.flat) {
+                Some(_) if file.syntax != "proto3" => {
+                    let syntax = if file.syntax.is_empty() { "proto2" } else { &file.syntax };
+                    self.report(file, &path, item(), Fault::Syntax(printable(syntax)));
+                }
                 Some(option) => match self.kind(message, field, option) {
                     Ok(kind) => flat.push(Member { name, number, kind }),
                     Err(fault) => self.report(file, &path, item(), fault),
@@ -227,6 +267,12 @@ impl<'a> Reader<'a> {
         });
         layout.body = body;
         layout
+    }
+
+    /// Counts fields and enum values.
+    fn spend(&mut self, fields: usize) -> Result<(), Fault> {
+        self.fields = self.fields.saturating_add(fields);
+        if self.fields > FIELDS_MAX { Err(Fault::TooManyFields(FIELDS_MAX)) } else { Ok(()) }
     }
 
     /// What a flat field holds.
@@ -277,7 +323,8 @@ impl<'a> Reader<'a> {
 
     /// A body field's type in words; its target must be in the set, or no stub could be generated from it.
     fn body_kind(&self, field: &Field) -> Result<String, Fault> {
-        let Some(name) = usize::try_from(field.r#type).ok().and_then(|number| PROTOBUF_TYPES.get(number)) else {
+        let Some(name) = usize::try_from(field.r#type).ok().and_then(|number| PROTOBUF_TYPES.get(number))
+        else {
             return Err(Fault::Descriptor(field.r#type));
         };
         let name = match (*name, self.symbols.get(&field.type_name)) {
@@ -297,7 +344,6 @@ impl<'a> Reader<'a> {
         let mut manifest = Manifest::default();
         let mut ids: HashMap<u32, String> = HashMap::new();
         let mut names: HashMap<String, ()> = HashMap::new();
-        let mut fields = 0;
         for file in &set.file {
             for (place, service) in indexed(&file.service) {
                 let path = [6, place];
@@ -314,7 +360,7 @@ impl<'a> Reader<'a> {
                 let mut methods = Vec::new();
                 for (place, method) in indexed(&service.method) {
                     let path = [6, path[1], 2, place];
-                    let found = self.method(&name, method, &mut ids, &mut fields);
+                    let found = self.method(&name, method, &mut ids);
                     match found {
                         Ok(method) => methods.push(method),
                         Err(fault) => {
@@ -329,12 +375,32 @@ impl<'a> Reader<'a> {
         manifest
     }
 
+    /// Last pass, where nothing is wrong: flat fields that nobody reads, and holes.
+    fn warn(&mut self, file: &File, used: &HashSet<&str>) {
+        for Found { name, message, path } in messages(file) {
+            let is_used = used.is_empty() || used.contains(bare(&name));
+            let fields = self.layouts.get(&name).map(|layout| layout.fields.clone()).unwrap_or_default();
+            let mut end = 0;
+            for field in fields {
+                let place = indexed(&message.field).find(|(_, other)| other.name == field.name);
+                let place = place.map(|(place, _)| place).unwrap_or_default();
+                let path = [path.as_slice(), &[2, place]].concat();
+                let item = format!("field `{}.{}`", bare(&name), field.name);
+                if !is_used {
+                    self.report(file, &path, item, Fault::Unused(bare(&name).to_owned()));
+                } else if field.offset > end {
+                    self.report(file, &path, item, Fault::Padding(field.offset - end));
+                }
+                end = field.end();
+            }
+        }
+    }
+
     fn method(
-        &self,
+        &mut self,
         service: &str,
         method: &crate::descriptor::Method,
         ids: &mut HashMap<u32, String>,
-        fields: &mut usize,
     ) -> Result<Method, Fault> {
         let crate::descriptor::Method { name, input, output, client_streaming, server_streaming } = method;
         if !is_name(name) {
@@ -355,17 +421,21 @@ impl<'a> Reader<'a> {
                 Fault::DuplicateId { id, other }
             });
         }
-        let layout = |name: &str| {
-            self.layouts.get(name).ok_or_else(|| Fault::Unresolved(printable(bare(name))))
+        let layout =
+            |name: &str| self.layouts.get(name).ok_or_else(|| Fault::Unresolved(printable(bare(name))));
+        let size = |layout: &Layout| {
+            let Layout { message: _, fingerprint: _, flat_len: _, fields, body } = layout;
+            let values = |field: &crate::Field| match &field.kind {
+                FieldKind::Enum { values } => values.len(),
+                _ => 0,
+            };
+            1 + body.len() + fields.iter().map(|field| 1 + values(field)).sum::<usize>()
         };
-        let (request, response) = (layout(input)?, layout(output)?);
-        for layout in [request, response] {
-            *fields += layout.fields.len() + layout.body.len() + 1;
-        }
-        if *fields > FIELDS_MAX {
-            return Err(Fault::TooManyFields(FIELDS_MAX));
-        }
-        Ok(Method { name: name.clone(), path, id, request: request.clone(), response: response.clone() })
+        self.spend(size(layout(input)?) + size(layout(output)?))?;
+        let layout = |name: &str| {
+            self.layouts.get(name).cloned().ok_or_else(|| Fault::Unresolved(printable(bare(name))))
+        };
+        Ok(Method { name: name.clone(), path, id, request: layout(input)?, response: layout(output)? })
     }
 }
 
@@ -384,7 +454,9 @@ fn string_len(kind: &'static str, option: Flat) -> Result<u8, Fault> {
             u8::try_from(max).ok().filter(|max| *max > 0).ok_or(Fault::MaxLen(max))
         }
         Flat { max_len: Some(_), fixed_len: Some(_) } => Err(Fault::BothLengths),
-        Flat { max_len: None, fixed_len: Some(_) } => Err(Fault::Lengthless { option: "fixed_len", kind: "string" }),
+        Flat { max_len: None, fixed_len: Some(_) } => {
+            Err(Fault::Lengthless { option: "fixed_len", kind: "string" })
+        }
         Flat { max_len: None, fixed_len: None } => Err(Fault::NoMaxLen(kind)),
     }
 }
@@ -400,7 +472,9 @@ fn enum_kind(item: &Enum) -> Result<FieldKind, Fault> {
     if let Some(value) = item.value.iter().find(|value| !is_name(&value.name)) {
         return Err(Fault::Name(printable(&value.name)));
     }
-    Ok(FieldKind::Enum { values: item.value.iter().map(|value| (value.name.clone(), value.number)).collect() })
+    Ok(FieldKind::Enum {
+        values: item.value.iter().map(|value| (value.name.clone(), value.number)).collect(),
+    })
 }
 
 /// A full name without its leading dot.

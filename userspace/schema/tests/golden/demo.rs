@@ -1,0 +1,1 @@
+pub const DESCRIPTOR_SET: &[u8] = b"";
