@@ -1,0 +1,56 @@
+//! `cargo xtask demo`, `perf` and `clean` build this and become it: two hosts, the daemons on them, and what is shown.
+#![forbid(unsafe_code)]
+
+mod perf;
+mod show;
+mod tables;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use tollfree_demo::{interrupt, leftovers};
+
+#[derive(Parser)]
+#[command(about = "Two hosts, a firewall in the NIC's driver, and calls through it", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Send a file through the firewall, as users who are allowed, denied and unknown
+    Demo(show::Options),
+    /// A call's latency next to that of a bare AF_XDP ping-pong, interleaved
+    Perf(perf::Options),
+    /// Remove what a killed demo, test or measurement left behind
+    Clean,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    interrupt::install()?;
+    match command {
+        Command::Demo(options) => show::run(&options),
+        Command::Perf(options) => perf::run(&options),
+        Command::Clean => {
+            let swept = leftovers::sweep(&leftovers::Lock::take()?)?;
+            for what in &swept {
+                println!("removed: {what}");
+            }
+            if swept.is_empty() {
+                println!("nothing was left behind");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

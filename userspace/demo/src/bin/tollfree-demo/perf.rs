@@ -1,0 +1,98 @@
+//! A call's latency next to that of a bare AF_XDP ping-pong: both over a veth pair, on the same machine, taking turns, because
+//! two runs of the same program differ by more than the difference one looks for.
+
+use crate::tables::table;
+use anyhow::{Context, Result, bail};
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+};
+use tollfree_demo::{
+    cli::Programs,
+    host::{Family, Hosts, Place},
+    interrupt, leftovers,
+    process::run as execute,
+    report::Report,
+};
+
+/// How long to measure.
+#[derive(clap::Args)]
+pub struct Options {
+    /// How often each of the two is measured, in turn
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+}
+
+/// Lines in the file that is sent: calls in a round.
+const CALLS: usize = 5_000;
+/// Bytes in a line.
+const LINE: usize = 64;
+
+/// Measures.
+///
+/// # Errors
+/// When either side cannot be measured.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let programs = Programs::find()?;
+    let pingpong = programs.path("examples/pingpong");
+    if !pingpong.is_file() {
+        bail!("{} is not built; run `cargo xtask perf`", pingpong.display());
+    }
+    let lock = leftovers::Lock::take()?;
+    leftovers::sweep(&lock)?;
+    let prefix = leftovers::DEMO;
+    let folder = Path::new(leftovers::FOLDER).join(prefix);
+    let place = Place::Namespaces(prefix.to_owned());
+    let mut hosts = Hosts::create(&place, &folder, &Path::new(leftovers::BPFFS).join(prefix), &programs)?;
+    hosts.server.start_daemon(Family::V4, &[])?;
+    hosts.client.start_daemon(Family::V4, &[("demo.Hash", hosts.server.engine(Family::V4))])?;
+    let _service = hosts.server.start_service()?;
+
+    let file = folder.join("lines");
+    let line = [&[b'x'; LINE - 1][..], b"\n"].concat();
+    std::fs::write(&file, line.repeat(CALLS)).with_context(|| format!("cannot write {}", file.display()))?;
+
+    let mut rounds = table(&["round", "call p50 µs", "call p99 µs", "bare AF_XDP ping-pong p50 µs", "ratio"]);
+    let mut measured = Vec::new();
+    for round in 1..=options.rounds.max(1) {
+        interrupt::check()?;
+        let mut client = hosts.client.app("file-client");
+        client.arg("--file").arg(&file).args(["--user", "alice", "--warm-up", "500"]);
+        let output = hosts.client.cli.inside(|| execute(&mut client))?;
+        let report = Report::parse(&String::from_utf8_lossy(&output.stdout))?;
+        if report.allowed != report.calls {
+            bail!("only {} of {} calls succeeded: {:?}", report.allowed, report.calls, report.failed);
+        }
+        let bare = pingpong_p50(&pingpong)?;
+        let ratio = report.p50_us / bare;
+        rounds.add_row([
+            round.to_string(),
+            format!("{:.2}", report.p50_us),
+            format!("{:.2}", report.p99_us),
+            format!("{bare:.2}"),
+            format!("{ratio:.1}"),
+        ]);
+        measured.push((report.p50_us, bare));
+    }
+    println!("Calls carry {LINE} bytes, one outstanding; daemons and applications wait adaptively.");
+    println!("{rounds}");
+    let best = |pick: fn(&(f64, f64)) -> f64| measured.iter().map(pick).fold(f64::INFINITY, f64::min);
+    let (call, bare) = (best(|round| round.0), best(|round| round.1));
+    println!(
+        "Best of {} rounds: a call {call:.2} µs, a bare ping-pong {bare:.2} µs, ratio {:.1}.",
+        measured.len(),
+        call / bare
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The ping-pong's own p50, in µs: the number after `p50` in what it prints.
+fn pingpong_p50(program: &Path) -> Result<f64> {
+    let output = execute(&mut Command::new(program))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let after = text.split_once("p50").map(|(_, rest)| rest).unwrap_or_default();
+    let number = after.split(|c: char| !c.is_ascii_digit() && c != '.').find(|word| !word.is_empty());
+    number
+        .and_then(|word| word.parse().ok())
+        .with_context(|| format!("the ping-pong prints no p50 but: {}", text.trim()))
+}
