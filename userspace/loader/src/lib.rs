@@ -1,1 +1,32 @@
-//! Under construction.
+//! Loads and attaches the XDP programs, owns their pins, swaps policies and reads counters.
+//!
+//! Everything of an interface lives below one bpffs directory: maps, link and programs. The kernel keeps it running
+//! without any process of ours, so a daemon's death does not open the firewall, and any process may [`Interface::open`]
+//! it again.
+//!
+//! Not here: what policies mean (they come as ready objects), AF_XDP sockets themselves, and the daemon.
+
+mod attach;
+mod bpffs;
+mod capability;
+mod device;
+mod error;
+mod interface;
+mod maps;
+mod paths;
+mod policy;
+mod sessions;
+mod state;
+mod sys;
+mod tables;
+mod verify;
+
+pub use attach::{AttachOptions, DEFAULT_PORT};
+pub use capability::missing_capabilities;
+pub use device::{Attached, Mode, attached};
+pub use error::Error;
+pub use interface::{Interface, Status, clean};
+pub use paths::Paths;
+pub use policy::TableInfo;
+pub use state::State;
+pub use verify::{ProgramReport, verify};

@@ -1,0 +1,91 @@
+//! Where an interface's pins and state are.
+
+use std::path::{Path, PathBuf};
+
+/// The two directories that Tollfree owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Pins: on a BPF file system, mounted where it is missing.
+    pub bpffs: PathBuf,
+    /// State files: `<ifname>.json`.
+    pub state: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Paths {
+        Paths { bpffs: "/sys/fs/bpf/tollfree".into(), state: "/run/tollfree".into() }
+    }
+}
+
+impl Paths {
+    /// The state file of an interface.
+    pub(crate) fn state_file(&self, interface: &str) -> PathBuf {
+        self.state.join(format!("{interface}.json"))
+    }
+
+    /// The pins of an interface.
+    pub(crate) fn pins(&self, interface: &str) -> Pins {
+        // bpffs allows no dots in names, interfaces do (VLANs have one); `~` is free in neither's practice.
+        Pins { root: self.bpffs.join(interface.replace('.', "~")) }
+    }
+
+    /// The interface whose pins are in a directory of this name.
+    pub(crate) fn interface(directory: &str) -> String {
+        directory.replace('~', ".")
+    }
+}
+
+/// The files below an interface's directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Pins {
+    /// The directory.
+    pub root: PathBuf,
+}
+
+impl Pins {
+    /// The link that keeps the root program attached.
+    pub fn link(&self) -> PathBuf {
+        self.root.join("link")
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> PathBuf {
+        self.root.join("policy")
+    }
+
+    /// A shared map, by its name.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// One of our programs, by its name.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The tables of the policy in force.
+    pub fn tables(&self) -> PathBuf {
+        self.root.join("tables")
+    }
+
+    /// The tables of a policy that is being applied.
+    pub fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+}
+
+/// Removes a directory of pins and everything in it.
+pub(crate) fn remove_tree(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes one file, if it is there.
+pub(crate) fn remove_file(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,59 @@
+//! What outlives the process and the kernel does not remember: one JSON file per interface.
+
+use crate::{Error, Mode, Paths, TableInfo};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The content of an interface's state file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// The mode that was asked for.
+    pub mode: Mode,
+    /// Tollfree's UDP port.
+    pub port: u16,
+    /// The object that the programs come from.
+    pub object: std::path::PathBuf,
+    /// Counts the changes of policy; 0: never any.
+    pub generation: u64,
+    /// The tables of the policy in force.
+    pub tables: Vec<TableInfo>,
+    /// What was given along with the policy; null without one.
+    pub policy: serde_json::Value,
+}
+
+impl State {
+    /// Reads it. `None`: there is none.
+    pub(crate) fn read(paths: &Paths, interface: &str) -> Result<Option<State>, Error> {
+        let path = paths.state_file(interface);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(Error::File { operation: "read", path, cause }),
+        };
+        let state = serde_json::from_slice(&text).map_err(|cause| Error::File {
+            operation: "understand",
+            path,
+            cause: cause.into(),
+        })?;
+        Ok(Some(state))
+    }
+
+    /// Writes it, so that readers see the old file or the new one.
+    pub(crate) fn write(&self, paths: &Paths, interface: &str) -> Result<(), Error> {
+        create_dir(&paths.state)?;
+        let path = paths.state_file(interface);
+        let fresh = path.with_extension(format!("json.{}", std::process::id()));
+        let text = serde_json::to_vec_pretty(self).map_err(|cause| Error::File {
+            operation: "write",
+            path: path.clone(),
+            cause: cause.into(),
+        })?;
+        std::fs::write(&fresh, text).map_err(Error::file("write", &fresh))?;
+        std::fs::rename(&fresh, &path).map_err(Error::file("write", &path))
+    }
+}
+
+fn create_dir(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(Error::file("create", path))
+}
