@@ -5,7 +5,7 @@
 
 use crate::{
     build_ebpf,
-    process::{cargo, is_root, shown},
+    process::{cargo, is_root, shown, target_dir},
     setup::{self, Scope},
     test_output::{Reader, Tally},
     toolchain::{Compiler, has_linker},
@@ -80,7 +80,7 @@ fn ebpf(tally: &mut Tally) {
     match compiler.clippy() {
         Some(mut clippy) => {
             clippy.args(["--release", "--locked", "-Zbuild-std=core", "--target=bpfel-unknown-none"]);
-            clippy.current_dir("ebpf");
+            clippy.current_dir("ebpf").env("CARGO_TARGET_DIR", target_dir().join("ebpf-build"));
             check(tally, "lints of ebpf", clippy.args(["--", "-Dwarnings"]));
         }
         None => skip(tally, "lints of ebpf", "clippy of the XDP programs' compiler is not installed"),
