@@ -124,7 +124,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     fn read(value: &Value) -> Option<Snapshot> {
-        let engine = value.get("engine")?;
+        let daemon = value.get("daemon")?;
+        let engine = daemon.get("engine")?;
         let interfaces = value.get("interfaces")?.as_array()?;
         let mut xdp = BTreeMap::new();
         for interface in interfaces {
@@ -132,7 +133,7 @@ impl Snapshot {
                 *xdp.entry(reason).or_default() += count;
             }
         }
-        let serves = engine.get("apps")?.as_array()?.iter().filter_map(|app| app.get("serves")?.as_array());
+        let serves = daemon.get("apps")?.as_array()?.iter().filter_map(|app| app.get("serves")?.as_array());
         Some(Snapshot {
             received: engine.get("received")?.as_u64()?,
             xdp,
@@ -148,16 +149,8 @@ impl Snapshot {
     }
 }
 
-/// Counts by reason, whether written as an object or as pairs.
+/// Counts by reason.
 fn counts(value: &Value) -> BTreeMap<String, u64> {
-    match value {
-        Value::Object(map) => {
-            map.iter().filter_map(|(name, count)| Some((name.clone(), count.as_u64()?))).collect()
-        }
-        Value::Array(pairs) => pairs
-            .iter()
-            .filter_map(|pair| Some((pair.get(0)?.as_str()?.to_owned(), pair.get(1)?.as_u64()?)))
-            .collect(),
-        _ => BTreeMap::new(),
-    }
+    let pairs = value.as_object().into_iter().flatten();
+    pairs.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?))).collect()
 }

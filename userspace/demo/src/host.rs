@@ -218,13 +218,13 @@ impl Host {
         Ok(service)
     }
 
-    /// Takes XDP off the host's interface again.
+    /// Ends the daemon and takes XDP off the host's interface again, where it is there.
     ///
     /// # Errors
     /// With what the command said.
     pub fn detach(&mut self) -> Result<()> {
         self.stop_daemon();
-        self.cli.run(&["clean"]).map(drop)
+        if self.cli.namespace.is_some() { self.cli.run(&["clean"]).map(drop) } else { Ok(()) }
     }
 
     fn shut_down(&mut self) {
