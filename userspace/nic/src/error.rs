@@ -81,7 +81,9 @@ pub enum Error {
         queue: u32,
     },
     /// The interface refuses zero-copy sockets, which the configuration insists on.
-    #[error("the driver of interface {interface} has no zero-copy AF_XDP; use `binding = \"auto\"` or `\"copy\"`")]
+    #[error(
+        "the driver of interface {interface} has no zero-copy AF_XDP; use `binding = \"auto\"` or `\"copy\"`"
+    )]
     ZeroCopy {
         /// The interface.
         interface: String,

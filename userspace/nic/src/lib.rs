@@ -1,13 +1,16 @@
 //! How packets leave and arrive: one trait, [`Nic`], and its backends.
 //!
 //! A backend moves the payload of UDP packets (a Tollfree base header and what follows it) between this host and its
-//! peers. [`udp`] does it with an ordinary socket and no privileges; `afxdp` with rings shared with the driver,
+//! peers. [`udp`] does it with an ordinary socket and no privileges; [`afxdp`] with rings shared with the driver,
 //! behind the XDP programs.
 //!
 //! Not here: what the bytes mean (transport), loading XDP programs (loader), waiting strategies (engine).
 
+pub mod afxdp;
 mod counters;
 mod error;
+mod headers;
+mod paths;
 pub mod udp;
 
 pub use counters::{Counters, Frames};

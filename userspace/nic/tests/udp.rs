@@ -27,8 +27,10 @@ fn gather(nic: &mut Udp, count: usize) -> Vec<(Peer, Vec<u8>)> {
     let mut packets = Vec::new();
     while packets.len() < count {
         assert!(Instant::now() < deadline, "{} of {count} packets arrived", packets.len());
-        nic.receive(count - packets.len(), &mut |packet| packets.push((packet.from, packet.payload.to_vec())))
-            .unwrap();
+        nic.receive(count - packets.len(), &mut |packet| {
+            packets.push((packet.from, packet.payload.to_vec()))
+        })
+        .unwrap();
     }
     packets
 }

@@ -35,7 +35,9 @@ impl RxBatch {
         let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
         let mut messages = [empty_message(); BATCH];
         let parts = self.bytes.chunks_exact_mut(self.stride.max(1)).zip(self.names.iter_mut());
-        for ((vector, message), (bytes, name)) in vectors.iter_mut().zip(&mut messages).zip(parts).take(wanted) {
+        for ((vector, message), (bytes, name)) in
+            vectors.iter_mut().zip(&mut messages).zip(parts).take(wanted)
+        {
             *vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
             message.msg_hdr.msg_iov = vector;
             message.msg_hdr.msg_iovlen = 1;
@@ -45,7 +47,13 @@ impl RxBatch {
         // SAFETY: the first `wanted` messages point to one vector, one name and one part of `bytes` each, all of
         // which outlive the call and are not otherwise used during it.
         let got = unsafe {
-            libc::recvmmsg(socket, messages.as_mut_ptr(), wanted as u32, libc::MSG_DONTWAIT, std::ptr::null_mut())
+            libc::recvmmsg(
+                socket,
+                messages.as_mut_ptr(),
+                wanted as u32,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
         };
         let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
         for (length, message) in self.lengths.iter_mut().zip(&messages[..got]) {
@@ -196,7 +204,10 @@ fn peer(storage: &libc::sockaddr_storage) -> Option<Peer> {
         libc::AF_INET => {
             // SAFETY: the family says what the storage, which has room for it, holds.
             let name = unsafe { std::ptr::from_ref(storage).cast::<libc::sockaddr_in>().read() };
-            (Address::from(std::net::IpAddr::V4(Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes()))), name.sin_port)
+            (
+                Address::from(std::net::IpAddr::V4(Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes()))),
+                name.sin_port,
+            )
         }
         libc::AF_INET6 => {
             // SAFETY: as above.
