@@ -72,12 +72,26 @@ pub(crate) struct Statement {
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     /// Keeps what the table has for the key; absent where it has nothing or there is no key.
-    Lookup { table: usize, key: Operand, into: usize },
+    Lookup {
+        table: usize,
+        key: Operand,
+        into: usize,
+    },
     /// Goes on in the first arm with a pattern that matches; behind the match if that arm does not end the element.
-    Match { subject: Operand, arms: Vec<Arm> },
+    Match {
+        subject: Operand,
+        arms: Vec<Arm>,
+    },
     /// Nothing happens where the key or the value is absent, or a new key finds the table full.
-    Set { table: usize, key: Operand, value: Operand },
-    Delete { table: usize, key: Operand },
+    Set {
+        table: usize,
+        key: Operand,
+        value: Operand,
+    },
+    Delete {
+        table: usize,
+        key: Operand,
+    },
     Exit(Exit),
 }
 

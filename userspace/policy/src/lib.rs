@@ -6,10 +6,18 @@
 //! Not here: loading the object (the loader's job), keeping policies in force (the engine's).
 #![forbid(unsafe_code)]
 
+mod ast;
+mod check;
 mod diagnostics;
+mod ebpf;
+mod effects;
 mod engine;
 mod explain;
 mod ir;
+mod lex;
+mod parse;
+mod place;
+mod suggest;
 mod table;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Span};
@@ -67,8 +75,44 @@ pub struct Compiled {
 /// # Errors
 /// Every mistake found, with its place in the text and what to do.
 pub fn compile(source: &Source<'_>, schema: &Manifest, options: Options) -> Result<Compiled, Diagnostics> {
-    let _ = (schema, options);
-    let mut sink = diagnostics::Sink::new(source.name, source.text);
-    sink.error(&(0..0), "the compiler's front end is not here yet", "nothing was read");
-    sink.finish().map(|()| unreachable!())
+    let Source { name, text } = *source;
+    let Options { side, xdp } = options;
+    let mut sink = diagnostics::Sink::new(name, text);
+    let file = parse::parse(text, &mut sink);
+    let check::Checked { policy, transport, notes } = check::check(&file, schema, side, &mut sink);
+    sink.finish()?;
+
+    let groups = policy.groups(schema);
+    let wanted = xdp && policy.side == Side::Server && !policy.elements.is_empty();
+    let emitted = if wanted { ebpf::emit(&policy, &groups, name, text) } else { None };
+    let placed = place::place(&policy, xdp, emitted.is_some());
+    let per_element = emitted.as_ref().map_or(&[][..], |emitted| &emitted.per_element);
+    let instructions = emitted.as_ref().map_or(0, |emitted| emitted.instructions);
+    let elements = policy.elements.iter().zip(placed).enumerate();
+    let elements = elements.map(|(at, (element, place::Placed { place, why, effects }))| ElementPlace {
+        name: element.name.clone(),
+        place,
+        why,
+        instructions: per_element.get(at).copied().unwrap_or(0),
+        reads: effects.fields.into_iter().collect(),
+        tables_read: effects.tables_read.into_iter().collect(),
+        tables_written: effects.tables_written.into_iter().collect(),
+    });
+    let explain = Explain {
+        file: name.to_owned(),
+        side: policy.side,
+        elements: elements.collect(),
+        instructions,
+        tables: policy.tables.clone(),
+        transport,
+        notes,
+    };
+    Ok(Compiled {
+        side: policy.side,
+        tables: policy.tables.clone(),
+        object: emitted.map(|emitted| emitted.object),
+        program: Program::new(&policy, &groups),
+        explain,
+        instructions,
+    })
 }

@@ -6,5 +6,6 @@
 mod program;
 mod state;
 
+pub(crate) use program::SLOTS_MAX;
 pub use program::{CallView, Program, Tracked, Verdict};
 pub use state::State;

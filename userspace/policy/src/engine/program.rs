@@ -189,9 +189,12 @@ impl<'a> Frame<'a> {
                 }
                 Action::Match { subject, arms } => {
                     let value = self.value(subject);
-                    if let Some(arm) = arms.iter().find(|arm| arm.matches(value))
-                        && let Some(exit) = self.run(&arm.body)
-                    {
+                    // The checker has seen to it that every case has an arm; only a table that was tampered with can
+                    // hold a value that is no case, and lets nothing through.
+                    let Some(arm) = arms.iter().find(|arm| arm.matches(value)) else {
+                        return Some(Exit::Drop);
+                    };
+                    if let Some(exit) = self.run(&arm.body) {
                         return Some(exit);
                     }
                 }

@@ -1,0 +1,308 @@
+//! A small assembler for eBPF: instructions with labels, and the places where maps are named.
+
+use crate::diagnostics::Span;
+
+/// A register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reg(u8);
+
+/// Results, and where calls return.
+pub(super) const R0: Reg = Reg(0);
+/// First argument; lost in calls, like the following four.
+pub(super) const R1: Reg = Reg(1);
+pub(super) const R2: Reg = Reg(2);
+pub(super) const R3: Reg = Reg(3);
+pub(super) const R4: Reg = Reg(4);
+pub(super) const R5: Reg = Reg(5);
+/// Kept over calls, like the following three.
+pub(super) const R6: Reg = Reg(6);
+pub(super) const R7: Reg = Reg(7);
+pub(super) const R8: Reg = Reg(8);
+pub(super) const R9: Reg = Reg(9);
+/// The frame pointer; the stack is below it.
+pub(super) const FP: Reg = Reg(10);
+
+/// How many bytes a load or store moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    B = 0x10,
+    H = 0x08,
+    W = 0x00,
+    Dw = 0x18,
+}
+
+impl Size {
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Size::B => 1,
+            Size::H => 2,
+            Size::W => 4,
+            Size::Dw => 8,
+        }
+    }
+}
+
+/// An arithmetic operation on 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alu {
+    Add = 0x00,
+    Sub = 0x10,
+    Or = 0x40,
+    And = 0x50,
+    Lsh = 0x60,
+    Rsh = 0x70,
+    Mov = 0xb0,
+    Arsh = 0xc0,
+}
+
+/// A condition; comparisons are unsigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cond {
+    Eq = 0x10,
+    Gt = 0x20,
+    Ge = 0x30,
+    Ne = 0x50,
+    Lt = 0xa0,
+    Le = 0xb0,
+}
+
+/// A helper of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Helper {
+    MapLookup = 1,
+    MapUpdate = 2,
+    MapDelete = 3,
+    KtimeNs = 5,
+    TailCall = 12,
+}
+
+/// A place in the program that jumps can name before it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Label(usize);
+
+const CLASS_LD: u8 = 0x00;
+const CLASS_LDX: u8 = 0x01;
+const CLASS_ST: u8 = 0x02;
+const CLASS_STX: u8 = 0x03;
+const CLASS_JMP: u8 = 0x05;
+const CLASS_JMP32: u8 = 0x06;
+const CLASS_ALU64: u8 = 0x07;
+const MODE_MEM: u8 = 0x60;
+const MODE_ATOMIC: u8 = 0xc0;
+const SOURCE_REG: u8 = 0x08;
+const JA: u8 = CLASS_JMP;
+const CALL: u8 = CLASS_JMP | 0x80;
+const EXIT: u8 = CLASS_JMP | 0x90;
+const LD_IMM64: u8 = CLASS_LD | 0x18;
+
+#[derive(Clone, Copy, Debug)]
+struct Insn {
+    opcode: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+/// The program is longer than jumps reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooFar;
+
+#[derive(Debug, Default)]
+struct LabelState {
+    at: Option<usize>,
+    referenced: bool,
+}
+
+/// A program under construction.
+#[derive(Debug, Default)]
+pub(super) struct Assembler {
+    insns: Vec<Insn>,
+    labels: Vec<LabelState>,
+    /// Jumps, and where they go.
+    jumps: Vec<(usize, Label)>,
+    /// Instructions that load a map's address, and the map's index.
+    maps: Vec<(usize, usize)>,
+    /// From which instruction on which part of the source is being executed.
+    lines: Vec<(usize, Span)>,
+}
+
+/// A finished program.
+#[derive(Debug)]
+pub(super) struct Code {
+    pub bytes: Vec<u8>,
+    /// Bytes from the start, and the index of the map whose address is loaded there.
+    pub maps: Vec<(u64, usize)>,
+    /// Instruction index and source, with rising indices.
+    pub lines: Vec<(usize, Span)>,
+}
+
+impl Assembler {
+    pub(super) fn label(&mut self) -> Label {
+        self.labels.push(LabelState::default());
+        Label(self.labels.len() - 1)
+    }
+
+    /// The label is here. A jump right before it that would only go here is taken back.
+    pub(super) fn bind(&mut self, label: Label) {
+        if let Some((at, target)) = self.jumps.last().copied()
+            && target == label
+            && at + 1 == self.insns.len()
+            && self.insns[at].opcode == JA
+            && !self.labels.iter().any(|other| other.at == Some(self.insns.len()))
+        {
+            self.jumps.pop();
+            self.insns.pop();
+        }
+        self.labels[label.0].at = Some(self.insns.len());
+    }
+
+    /// Whether any jump has gone to this label. Code that nothing reaches is refused by the verifier, so it must not
+    /// be emitted.
+    pub(super) fn is_referenced(&self, label: Label) -> bool {
+        self.labels[label.0].referenced
+    }
+
+    /// Instructions so far; one that loads 64 bits counts twice, as the kernel counts.
+    pub(super) fn len(&self) -> usize {
+        self.insns.len()
+    }
+
+    /// What follows comes from this part of the source.
+    pub(super) fn line(&mut self, span: &Span) {
+        let here = self.insns.len();
+        self.lines.retain(|(at, _)| *at < here);
+        self.lines.push((here, span.clone()));
+    }
+
+    fn push(&mut self, opcode: u8, dst: Reg, src: Reg, offset: i16, immediate: i32) {
+        self.insns.push(Insn { opcode, registers: src.0 << 4 | dst.0, offset, immediate });
+    }
+
+    pub(super) fn alu(&mut self, op: Alu, dst: Reg, immediate: i32) {
+        self.push(CLASS_ALU64 | op as u8, dst, R0, 0, immediate);
+    }
+
+    pub(super) fn alu_reg(&mut self, op: Alu, dst: Reg, src: Reg) {
+        self.push(CLASS_ALU64 | SOURCE_REG | op as u8, dst, src, 0, 0);
+    }
+
+    pub(super) fn mov(&mut self, dst: Reg, immediate: i32) {
+        self.alu(Alu::Mov, dst, immediate);
+    }
+
+    pub(super) fn mov_reg(&mut self, dst: Reg, src: Reg) {
+        self.alu_reg(Alu::Mov, dst, src);
+    }
+
+    /// Any 64 bits, in one instruction or two.
+    pub(super) fn constant(&mut self, dst: Reg, value: u64) {
+        match i32::try_from(value as i64) {
+            Ok(small) => self.mov(dst, small),
+            Err(_) => {
+                self.push(LD_IMM64, dst, R0, 0, value as u32 as i32);
+                self.push(0, R0, R0, 0, (value >> 32) as i32);
+            }
+        }
+    }
+
+    /// The address of a map, filled in when the object is loaded.
+    pub(super) fn map(&mut self, dst: Reg, map: usize) {
+        self.maps.push((self.insns.len(), map));
+        self.push(LD_IMM64, dst, R0, 0, 0);
+        self.push(0, R0, R0, 0, 0);
+    }
+
+    pub(super) fn load(&mut self, size: Size, dst: Reg, base: Reg, offset: i16) {
+        self.push(CLASS_LDX | MODE_MEM | size as u8, dst, base, offset, 0);
+    }
+
+    pub(super) fn store(&mut self, size: Size, base: Reg, offset: i16, src: Reg) {
+        self.push(CLASS_STX | MODE_MEM | size as u8, base, src, offset, 0);
+    }
+
+    pub(super) fn store_imm(&mut self, size: Size, base: Reg, offset: i16, immediate: i32) {
+        self.push(CLASS_ST | MODE_MEM | size as u8, base, R0, offset, immediate);
+    }
+
+    /// Adds to 64 bits in memory, atomically.
+    pub(super) fn atomic_add(&mut self, base: Reg, offset: i16, src: Reg) {
+        self.push(CLASS_STX | MODE_ATOMIC | Size::Dw as u8, base, src, offset, Alu::Add as i32);
+    }
+
+    fn jump_to(&mut self, label: Label) {
+        self.labels[label.0].referenced = true;
+        self.jumps.push((self.insns.len(), label));
+    }
+
+    pub(super) fn jump(&mut self, label: Label) {
+        self.jump_to(label);
+        self.push(JA, R0, R0, 0, 0);
+    }
+
+    /// Jumps if the register and the sign-extended immediate compare so.
+    pub(super) fn jump_if(&mut self, cond: Cond, reg: Reg, immediate: i32, label: Label) {
+        self.jump_to(label);
+        self.push(CLASS_JMP | cond as u8, reg, R0, 0, immediate);
+    }
+
+    /// The same on the low 32 bits.
+    pub(super) fn jump_if32(&mut self, cond: Cond, reg: Reg, immediate: u32, label: Label) {
+        self.jump_to(label);
+        self.push(CLASS_JMP32 | cond as u8, reg, R0, 0, immediate as i32);
+    }
+
+    pub(super) fn jump_if_reg(&mut self, cond: Cond, left: Reg, right: Reg, label: Label) {
+        self.jump_to(label);
+        self.push(CLASS_JMP | SOURCE_REG | cond as u8, left, right, 0, 0);
+    }
+
+    pub(super) fn call(&mut self, helper: Helper) {
+        self.push(CALL, R0, R0, 0, helper as i32);
+    }
+
+    pub(super) fn exit(&mut self) {
+        self.push(EXIT, R0, R0, 0, 0);
+    }
+
+    /// Fills in the jumps.
+    pub(super) fn finish(self) -> Result<Code, TooFar> {
+        let Assembler { mut insns, labels, jumps, maps, lines } = self;
+        for (from, label) in jumps {
+            let to = labels.get(label.0).and_then(|state| state.at).ok_or(TooFar)?;
+            let distance =
+                i64::try_from(to).map_err(|_| TooFar)? - i64::try_from(from).map_err(|_| TooFar)? - 1;
+            insns[from].offset = i16::try_from(distance).map_err(|_| TooFar)?;
+        }
+        let mut bytes = Vec::with_capacity(insns.len() * 8);
+        for Insn { opcode, registers, offset, immediate } in &insns {
+            bytes.extend([*opcode, *registers]);
+            bytes.extend(offset.to_le_bytes());
+            bytes.extend(immediate.to_le_bytes());
+        }
+        let maps = maps.into_iter().map(|(at, map)| (at as u64 * 8, map)).collect();
+        let lines = lines.into_iter().filter(|(at, _)| *at < insns.len()).collect();
+        Ok(Code { bytes, maps, lines })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jumps_find_their_labels() {
+        let mut asm = Assembler::default();
+        let end = asm.label();
+        let next = asm.label();
+        asm.jump_if(Cond::Eq, R1, 0, end);
+        asm.constant(R0, 0x1_0000_0002);
+        asm.jump(next);
+        asm.bind(next);
+        asm.bind(end);
+        asm.exit();
+        let code = asm.finish().unwrap();
+        assert_eq!(code.bytes.len(), 4 * 8, "the jump to the next instruction is gone");
+        assert_eq!(code.bytes[..8], [0x15, 1, 2, 0, 0, 0, 0, 0]);
+        assert_eq!(code.bytes[8..24], [0x18, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+    }
+}
