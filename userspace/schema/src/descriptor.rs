@@ -3,9 +3,8 @@
 //! `prost_types` drops custom options and a reflection pool trusts its input more than an application's bytes deserve.
 //! These mirrors keep the options, ignore everything else, and decode any bytes within prost's recursion limit.
 
-/// Extension number of `tollfree.flat` and `tollfree.flat_block_max`, as in `tollfree/options.proto`.
-#[cfg(test)]
-pub(crate) const OPTION_NUMBER: u32 = 50707;
+/// Extension number of `tollfree.flat` and `tollfree.flat_block_max`, as in `tollfree/options.proto`; below as a tag.
+pub(crate) const OPTION_NUMBER: i32 = 50707;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct FileSet {

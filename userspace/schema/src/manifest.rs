@@ -2,7 +2,7 @@
 //!
 //! The policy compiler, the engine, `tap` and the dissector read this and nothing else of a schema.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,8 +43,8 @@ pub struct Method {
 }
 
 impl Manifest {
-    /// Builds the manifest of an encoded `FileDescriptorSet`, as written by `protoc`, `buf` or an application at run
-    /// time. The bytes may be hostile.
+    /// Builds the manifest of an encoded `FileDescriptorSet` that an application hands over at run time, at most
+    /// [`source::DESCRIPTOR_SET_MAX`] bytes. They may be hostile: time and memory are bounded.
     ///
     /// # Errors
     /// What is wrong with the set, by file, line (where the set has source info) and field.
@@ -53,6 +53,19 @@ impl Manifest {
             return Err(Error::TooLarge { bytes: bytes.len(), limit: source::DESCRIPTOR_SET_MAX });
         }
         Ok(source::manifest(bytes, &[])?.0)
+    }
+
+    /// Builds the manifest of a file that `protoc --include_imports -o FILE` or `buf build -o FILE` wrote, at most
+    /// [`source::DESCRIPTOR_FILE_MAX`] bytes.
+    ///
+    /// # Errors
+    /// Where the file cannot be read; what is wrong with the set, by file, line (where it has source info) and field.
+    pub fn from_descriptor_file(path: &Path) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        if bytes.len() > source::DESCRIPTOR_FILE_MAX {
+            return Err(Error::TooLarge { bytes: bytes.len(), limit: source::DESCRIPTOR_FILE_MAX });
+        }
+        Ok(source::manifest(&bytes, &[])?.0)
     }
 
     /// Builds the manifest of `.proto` files. `includes` are searched for imports; each file's own folder is, too.

@@ -7,7 +7,8 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, In
 
 use crate::error::{Error, Fault, Position, Problem};
 use crate::manifest::Manifest;
-use crate::source::{self, Text};
+use crate::names::Text;
+use crate::source;
 
 /// The name under which Tollfree's options are imported.
 pub const OPTIONS_NAME: &str = "tollfree/options.proto";
@@ -94,13 +95,21 @@ fn problem(error: &protox::Error, asked: &Path, includes: &[PathBuf]) -> Error {
             found.unwrap_or_else(|| PathBuf::from(name))
         },
     );
-    let at = error.labels().and_then(|mut labels| labels.next()).and_then(|label| {
-        let text = std::fs::read_to_string(&path).ok()?;
-        position(&text, label.offset(), label.len())
+    let at = std::fs::read_to_string(&path).ok().and_then(|text| {
+        let label = error.labels().and_then(|mut labels| labels.next());
+        match label {
+            Some(label) => position(&text, label.offset(), label.len()),
+            // What is missing at the end of the file has no label.
+            None if error.is_parse() => position(&text, text.trim_end().len(), 1),
+            None => None,
+        }
     });
     let mut reason = error.to_string();
     if let Some(help) = error.help() {
         reason = format!("{reason} ({help})");
+    }
+    if reason.contains("'tollfree.Flat'") {
+        reason.push_str("; it takes `max_len` or `fixed_len`, both numbers");
     }
     Problem { file: path.display().to_string(), at, item: String::new(), fault: Fault::Protobuf(reason) }
         .into()

@@ -7,36 +7,28 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use prost::Message as _;
 
-use crate::descriptor::{Enum, Field, File, FileSet, Flat, Message};
-use crate::error::{Error, Fault, Position, Problem, Problems};
+use crate::descriptor::{self, File, FileSet, OPTION_NUMBER};
+use crate::error::{Error, Fault, Problem, Problems};
+use crate::fields::{Symbol, Symbols, body_kind, kind};
 use crate::layout::{BLOCK_DEFAULT, BLOCK_MAX, BodyField, FieldKind, Layout, Member, method_id};
 use crate::manifest::{Manifest, Method, Service};
+use crate::names::{
+    FULL_NAME_MAX, Found, Text, bare, indexed, is_name, messages, position, printable, scope,
+};
 
-/// Most bytes of descriptors accepted from an application.
-pub const DESCRIPTOR_SET_MAX: usize = 1 << 20;
+/// Most bytes of descriptors accepted from an application: those that generated code embeds are a few hundred bytes for
+/// each service.
+pub const DESCRIPTOR_SET_MAX: usize = 256 << 10;
+
+/// Most bytes of a file of descriptors: those that `protoc` and `buf` write hold every import and comment.
+pub const DESCRIPTOR_FILE_MAX: usize = 64 << 20;
 
 /// Most fields, and enum values in flat fields, of all messages and all methods' requests and responses together. A
 /// message may be every method's request and an enum every field's type, so the bytes alone bound nothing.
 const FIELDS_MAX: usize = 1 << 16;
 
-/// Most characters of a name in a `.proto` file.
-const NAME_MAX: usize = 128;
-
-/// Most characters of a full name, package included: nesting multiplies names.
-const FULL_NAME_MAX: usize = 512;
-
 /// Problems reported at once.
 const PROBLEMS_MAX: usize = 50;
-
-/// The text of a `.proto` file, for carets.
-pub(crate) struct Text {
-    /// The name under which descriptors know it.
-    pub name: String,
-    /// The path its author knows it by.
-    pub path: String,
-    /// What it says.
-    pub text: String,
-}
 
 /// Builds the manifest of an encoded `FileDescriptorSet`; also what is allowed but unwise.
 pub(crate) fn manifest(bytes: &[u8], texts: &[Text]) -> Result<(Manifest, Vec<Problem>), Error> {
@@ -67,67 +59,14 @@ pub(crate) fn manifest(bytes: &[u8], texts: &[Text]) -> Result<(Manifest, Vec<Pr
     Ok((manifest, reader.problems))
 }
 
-/// What a full type name stands for.
-enum Symbol<'a> {
-    Message(&'a Message),
-    Enum(&'a Enum),
-}
-
 struct Reader<'a> {
     texts: &'a [Text],
-    /// By full name, with the leading dot that references have.
-    symbols: HashMap<String, Symbol<'a>>,
+    symbols: Symbols<'a>,
     /// By the same names.
     layouts: HashMap<String, Layout>,
     problems: Vec<Problem>,
     /// Counts towards [`FIELDS_MAX`].
     fields: usize,
-}
-
-/// A message with its full name (leading dot) and its path in the descriptor.
-struct Found<'a> {
-    name: String,
-    message: &'a Message,
-    path: Vec<i32>,
-}
-
-/// All messages of a file, parents first. One whose name is refused comes without what is nested in it.
-fn messages(file: &File) -> Vec<Found<'_>> {
-    fn found<'a>(scope: &str, message: &'a Message, path: Vec<i32>) -> Found<'a> {
-        let name = if is_name(&message.name) { format!("{scope}.{}", message.name) } else { String::new() };
-        Found { name, message, path }
-    }
-    let scope = scope(file);
-    let mut all: Vec<Found<'_>> =
-        indexed(&file.message).map(|(index, message)| found(&scope, message, vec![4, index])).collect();
-    let mut next = 0;
-    while let Some(Found { name, message, path }) = all.get(next) {
-        next += 1;
-        if !name.is_empty() && name.len() <= FULL_NAME_MAX {
-            let nested: Vec<_> = indexed(&message.nested)
-                .map(|(index, message)| found(name, message, [path.as_slice(), &[3, index]].concat()))
-                .collect();
-            all.extend(nested);
-        }
-    }
-    all
-}
-
-/// The package as a prefix of full names: `.demo`, or nothing.
-fn scope(file: &File) -> String {
-    if file.package.is_empty() { String::new() } else { format!(".{}", file.package) }
-}
-
-/// Items with their index as descriptors count it.
-fn indexed<T>(items: &[T]) -> impl Iterator<Item = (i32, &T)> {
-    (0i32..).zip(items)
-}
-
-fn is_name(name: &str) -> bool {
-    let mut chars = name.chars();
-    name.len() <= NAME_MAX
-        && chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 impl<'a> Reader<'a> {
@@ -191,7 +130,7 @@ impl<'a> Reader<'a> {
             None => BLOCK_DEFAULT,
             Some((_, Ok(max @ 1..=BLOCK_MAX))) => max,
             Some((max, _)) => {
-                self.report(file, &[8, 50707], "file option".to_owned(), Fault::BlockMax(max));
+                self.report(file, &[8, OPTION_NUMBER], "file option".to_owned(), Fault::BlockMax(max));
                 BLOCK_MAX
             }
         };
@@ -247,11 +186,11 @@ impl<'a> Reader<'a> {
                     let syntax = if file.syntax.is_empty() { "proto2" } else { &file.syntax };
                     self.report(file, &path, item(), Fault::Syntax(printable(syntax)));
                 }
-                Some(option) => match self.kind(message, field, option) {
+                Some(option) => match kind(&self.symbols, message, field, option) {
                     Ok(kind) => flat.push(Member { name, number, kind }),
                     Err(fault) => self.report(file, &path, item(), fault),
                 },
-                None => match self.body_kind(field) {
+                None => match body_kind(&self.symbols, field) {
                     Ok(kind) => body.push(BodyField { name, number, kind }),
                     Err(fault) => self.report(file, &path, item(), fault),
                 },
@@ -273,70 +212,6 @@ impl<'a> Reader<'a> {
     fn spend(&mut self, fields: usize) -> Result<(), Fault> {
         self.fields = self.fields.saturating_add(fields);
         if self.fields > FIELDS_MAX { Err(Fault::TooManyFields(FIELDS_MAX)) } else { Ok(()) }
-    }
-
-    /// What a flat field holds.
-    fn kind(&self, message: &Message, field: &Field, option: Flat) -> Result<FieldKind, Fault> {
-        let target = self.symbols.get(&field.type_name);
-        if field.label == REPEATED {
-            let is_map = matches!(target, Some(Symbol::Message(entry))
-                if entry.options.as_ref().is_some_and(|options| options.map_entry));
-            return Err(if is_map { Fault::Map } else { Fault::Repeated });
-        }
-        if field.proto3_optional || field.label == REQUIRED {
-            return Err(Fault::Optional);
-        }
-        if let Some(index) = field.oneof_index {
-            let oneof = usize::try_from(index).ok().and_then(|index| message.oneof.get(index));
-            return Err(Fault::Oneof(oneof.map(|oneof| printable(&oneof.name)).unwrap_or_default()));
-        }
-        let Flat { max_len, fixed_len } = option;
-        let (kind, name) = match field.r#type {
-            9 => return Ok(FieldKind::String { max_len: string_len("string field", option)? }),
-            12 => {
-                return match fixed_len {
-                    Some(_) if max_len.is_some() => Err(Fault::BothLengths),
-                    Some(len) => fixed(len),
-                    None => Ok(FieldKind::Bytes { max_len: string_len("bytes field", option)? }),
-                };
-            }
-            14 => match target {
-                Some(Symbol::Enum(item)) => (enum_kind(item)?, "enum"),
-                _ => return Err(Fault::Unresolved(printable(bare(&field.type_name)))),
-            },
-            10 | 11 => return Err(Fault::Message),
-            1 => (FieldKind::F64, "double"),
-            2 => (FieldKind::F32, "float"),
-            3 | 16 | 18 => (FieldKind::I64, "integer"),
-            4 | 6 => (FieldKind::U64, "integer"),
-            5 | 15 | 17 => (FieldKind::I32, "integer"),
-            7 | 13 => (FieldKind::U32, "integer"),
-            8 => (FieldKind::Bool, "bool"),
-            other => return Err(Fault::Descriptor(other)),
-        };
-        match (max_len, fixed_len) {
-            (Some(_), _) => Err(Fault::Lengthless { option: "max_len", kind: name }),
-            (_, Some(_)) => Err(Fault::Lengthless { option: "fixed_len", kind: name }),
-            (None, None) => Ok(kind),
-        }
-    }
-
-    /// A body field's type in words; its target must be in the set, or no stub could be generated from it.
-    fn body_kind(&self, field: &Field) -> Result<String, Fault> {
-        let Some(name) = usize::try_from(field.r#type).ok().and_then(|number| PROTOBUF_TYPES.get(number))
-        else {
-            return Err(Fault::Descriptor(field.r#type));
-        };
-        let name = match (*name, self.symbols.get(&field.type_name)) {
-            ("message" | "group", Some(Symbol::Message(_))) | ("enum", Some(Symbol::Enum(_))) => {
-                bare(&field.type_name)
-            }
-            ("message" | "group" | "enum", _) => {
-                return Err(Fault::Unresolved(printable(bare(&field.type_name))));
-            }
-            (name, _) => name,
-        };
-        Ok(if field.label == REPEATED { format!("repeated {name}") } else { name.to_owned() })
     }
 
     /// Third pass: services and their methods' ids.
@@ -399,10 +274,10 @@ impl<'a> Reader<'a> {
     fn method(
         &mut self,
         service: &str,
-        method: &crate::descriptor::Method,
+        method: &descriptor::Method,
         ids: &mut HashMap<u32, String>,
     ) -> Result<Method, Fault> {
-        let crate::descriptor::Method { name, input, output, client_streaming, server_streaming } = method;
+        let descriptor::Method { name, input, output, client_streaming, server_streaming } = method;
         if !is_name(name) {
             return Err(Fault::Name(printable(name)));
         }
@@ -437,79 +312,4 @@ impl<'a> Reader<'a> {
         };
         Ok(Method { name: name.clone(), path, id, request: layout(input)?, response: layout(output)? })
     }
-}
-
-const REQUIRED: i32 = 2;
-const REPEATED: i32 = 3;
-
-/// `FieldDescriptorProto.Type`, by number.
-const PROTOBUF_TYPES: [&str; 19] = [
-    "double", "double", "float", "int64", "uint64", "int32", "fixed64", "fixed32", "bool", "string", "group",
-    "message", "bytes", "uint32", "enum", "sfixed32", "sfixed64", "sint32", "sint64",
-];
-
-fn string_len(kind: &'static str, option: Flat) -> Result<u8, Fault> {
-    match option {
-        Flat { max_len: Some(max), fixed_len: None } => {
-            u8::try_from(max).ok().filter(|max| *max > 0).ok_or(Fault::MaxLen(max))
-        }
-        Flat { max_len: Some(_), fixed_len: Some(_) } => Err(Fault::BothLengths),
-        Flat { max_len: None, fixed_len: Some(_) } => {
-            Err(Fault::Lengthless { option: "fixed_len", kind: "string" })
-        }
-        Flat { max_len: None, fixed_len: None } => Err(Fault::NoMaxLen(kind)),
-    }
-}
-
-fn fixed(len: u32) -> Result<FieldKind, Fault> {
-    match u8::try_from(len) {
-        Ok(fits) if fits > 0 && u16::from(fits) <= BLOCK_MAX => Ok(FieldKind::Fixed { len: fits }),
-        _ => Err(Fault::FixedLen(len)),
-    }
-}
-
-fn enum_kind(item: &Enum) -> Result<FieldKind, Fault> {
-    if let Some(value) = item.value.iter().find(|value| !is_name(&value.name)) {
-        return Err(Fault::Name(printable(&value.name)));
-    }
-    Ok(FieldKind::Enum {
-        values: item.value.iter().map(|value| (value.name.clone(), value.number)).collect(),
-    })
-}
-
-/// A full name without its leading dot.
-fn bare(name: &str) -> &str {
-    name.strip_prefix('.').unwrap_or(name)
-}
-
-/// A name for people: descriptors may hold anything, terminals should not.
-fn printable(name: &str) -> String {
-    let mut text: String = name.escape_debug().take(80).collect();
-    if text.is_empty() {
-        text.push_str("(empty)");
-    }
-    text
-}
-
-/// Where `path` is in the file, or the nearest thing around it that has a place.
-fn position(file: &File, path: &[i32], text: Option<&Text>) -> Option<Position> {
-    let locations = &file.source.as_ref()?.location;
-    let find = |path: &[i32]| locations.iter().find(|location| location.path == path);
-    let span = (1..=path.len()).rev().find_map(|len| find(path.get(..len)?))?.span.as_slice();
-    let (line, start, end) = match *span {
-        [line, start, end] => (line, start, Some(end)),
-        [line, start, _, _] => (line, start, None),
-        _ => return None,
-    };
-    let line = u32::try_from(line).ok()?;
-    let start = u32::try_from(start).ok()?;
-    let text = text.and_then(|text| text.text.lines().nth(line as usize)).map(str::to_owned);
-    let line_end = || text.as_ref().and_then(|text| u32::try_from(text.trim_end().chars().count()).ok());
-    let end = end.and_then(|end| u32::try_from(end).ok()).or_else(line_end).unwrap_or(start);
-    Some(Position {
-        line: line.saturating_add(1),
-        column: start.saturating_add(1),
-        width: end.saturating_sub(start).max(1),
-        text,
-    })
 }
