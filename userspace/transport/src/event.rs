@@ -228,3 +228,16 @@ pub struct Counters {
     pub sessions_opened: u64,
     pub sessions_closed: u64,
 }
+
+/// What a transport holds at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Calls made that have not ended.
+    pub calls: usize,
+    /// Sessions, agreed on or on their way there.
+    pub sessions: usize,
+    /// Bytes reserved for messages under reassembly.
+    pub reassembly_bytes: usize,
+    /// Timers, set or kept for reuse.
+    pub timers: usize,
+}

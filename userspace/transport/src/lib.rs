@@ -8,13 +8,25 @@
 //! them), policies, layouts.
 #![forbid(unsafe_code)]
 
+mod accept;
+mod calls;
+mod client;
 mod config;
+mod connect;
 mod event;
+mod handshake;
+mod outbox;
+mod reassembly;
+mod rtt;
+mod server;
+mod session;
+mod timers;
 mod transport;
+mod window;
 
 pub use config::Config;
 pub use event::{
-    Blocked, Body, CallHandle, Counters, Event, IncomingCall, IncomingRequest, NewCall, Reply, SessionChange,
-    SessionInfo, Transmit, Verdict,
+    Blocked, Body, CallHandle, Counters, Event, Held, IncomingCall, IncomingRequest, NewCall, Reply,
+    SessionChange, SessionInfo, Transmit, Verdict,
 };
 pub use transport::Transport;

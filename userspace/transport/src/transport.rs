@@ -1,77 +1,286 @@
-//! The transport's surface: packets in, packets out, timers.
+//! The transport's surface: packets in, packets out, timers. What a packet means is said in `client` and `server`, how
+//! sessions come about in `connect` and `accept`.
 
+use crate::calls::Calls;
 use crate::config::Config;
+use crate::connect::Links;
 use crate::event::*;
-use tollfree_wire::Reason;
+use crate::handshake::Secrets;
+use crate::outbox::{Outbox, Ready};
+use crate::reassembly::Pool;
+use crate::session::{End, Session, Table};
+use crate::timers::{Owner, Timers};
+use std::collections::{HashMap, VecDeque};
 use tollfree_wire::frame::Peer;
+use tollfree_wire::header::{FLAG_CANCEL, FLAG_OF_RESPONSE, FLAG_RESET, Header};
+use tollfree_wire::session::Role;
+use tollfree_wire::{Code, Cursor, Kind, Packet, Reason};
 
 /// All sessions of one engine.
 pub struct Transport {
-    config: Config,
+    pub(crate) config: Config,
+    pub(crate) secrets: Secrets,
+    pub(crate) table: Table,
+    pub(crate) links: Links,
+    /// Sessions as a server, by peer.
+    pub(crate) served: HashMap<Peer, Vec<u32>>,
+    pub(crate) served_count: usize,
+    pub(crate) calls: Calls,
+    pub(crate) timers: Timers,
+    pub(crate) outbox: Outbox,
+    pub(crate) pool: Pool,
+    /// Events that came up where nobody could take them.
+    pub(crate) pending: VecDeque<Pending>,
+    pub(crate) changes: Vec<SessionChange>,
+    pub(crate) counters: Counters,
+}
+
+/// An event without borrowed parts, waiting to be taken.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    Ended { token: u64, status: Code, why: &'static str },
+    Cancelled(IncomingCall),
+    Released(u64),
+    Up(Peer),
+    Down(Peer, &'static str),
 }
 
 impl Transport {
     /// A transport without sessions.
     pub fn new(config: Config) -> Transport {
-        Transport { config }
+        Transport {
+            secrets: Secrets::new(&config.secret, &config.psk),
+            table: Table::new(&config.secret),
+            links: Links::default(),
+            served: HashMap::new(),
+            served_count: 0,
+            calls: Calls::default(),
+            timers: Timers::default(),
+            outbox: Outbox::default(),
+            pool: Pool::new(config.reassembly_bytes),
+            pending: VecDeque::new(),
+            changes: Vec::new(),
+            counters: Counters::default(),
+            config,
+        }
     }
 
     /// Takes a packet, from the base header on. `Err` says why it was refused or dropped, to be counted.
     pub fn receive(
         &mut self,
-        _now: u64,
-        _from: Peer,
-        _payload: &[u8],
-        _sink: &mut dyn FnMut(Event<'_>),
+        now: u64,
+        from: Peer,
+        payload: &[u8],
+        sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Reason> {
-        Err(Reason::UnknownSession)
+        let packet = Packet::decode(payload)?;
+        let outcome = match packet.kind {
+            Kind::Hello => self.on_hello(now, from, &packet),
+            Kind::Challenge => self.on_challenge(now, from, &packet),
+            Kind::Welcome => self.on_welcome(now, from, &packet),
+            Kind::Close if packet.header.flags & FLAG_RESET != 0 => self.on_reset(now, from, &packet.header),
+            _ => self.on_session_packet(now, from, &packet, sink),
+        };
+        self.drain(sink);
+        outcome
     }
 
-    /// Makes a call. It may wait for a session or for one of its session's slots; it ends with an
-    /// [`Event::Response`] in any case, never before this returns.
-    pub fn call(&mut self, _now: u64, _peer: Peer, call: NewCall<'_>) -> CallHandle {
-        CallHandle(call.token)
+    /// A packet that claims to be part of a session.
+    fn on_session_packet(
+        &mut self,
+        now: u64,
+        from: Peer,
+        packet: &Packet<'_>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), Reason> {
+        let Packet { header, kind, .. } = packet;
+        let Some(session) = self.table.get_mut(header.session) else {
+            self.refuse_session(from, packet);
+            return Err(Reason::UnknownSession);
+        };
+        if !session.is_open() {
+            return Err(Reason::UnknownSession);
+        }
+        if !self.config.verified {
+            session.guard.check(header, *kind, from.address, from.port, Cursor::new(packet.flat_padded))?;
+            session.guard.accept(*kind, header.sequence)?;
+        }
+        // A reject is the driver's word, not the engine's: it does not say that the peer is alive.
+        if *kind != Kind::Reject {
+            session.heard_at = now;
+        }
+        match (&session.end, kind) {
+            (End::Server(_), Kind::Request) if header.flags & FLAG_CANCEL != 0 => self.on_cancel(header),
+            (End::Server(_), Kind::Request) => self.on_request(now, packet, sink),
+            (End::Client(_), Kind::Response) => self.on_response(now, packet, sink),
+            (End::Client(_), Kind::Reject) => self.on_reject(now, header, sink),
+            (End::Server(_), Kind::Ack) if header.flags & FLAG_OF_RESPONSE != 0 => {
+                self.on_reply_ack(now, packet)
+            }
+            (End::Client(_), Kind::Ack) if header.flags & FLAG_OF_RESPONSE == 0 => {
+                self.on_request_ack(now, packet)
+            }
+            (End::Server(_), Kind::Close) => {
+                self.drop_session(header.session, "the client closed it");
+                Ok(())
+            }
+            (End::Client(_), Kind::Close) => {
+                self.on_close(now, header.session);
+                Ok(())
+            }
+            _ => Err(Reason::WrongKind),
+        }
     }
 
-    /// Gives a call up: no event will come, its token is free at once, the peer is told.
-    pub fn cancel(&mut self, _now: u64, _call: CallHandle) {}
-
-    /// Answers a call. False: the call is gone, or the reply impossible (over a limit), and nothing was kept. True and
-    /// [`Reply::copy_body`] not called, with a body: the token is in use until [`Event::Released`].
-    pub fn respond(&mut self, _now: u64, _call: IncomingCall, _reply: Reply<'_>) -> bool {
-        false
+    /// Tells a peer that we know nothing of the session its packet belongs to. Where there is an XDP program, it does.
+    fn refuse_session(&mut self, from: Peer, packet: &Packet<'_>) {
+        if !matches!(packet.kind, Kind::Request | Kind::Response) || self.config.verified {
+            return;
+        }
+        let Header { call, sequence, tag, .. } = packet.header;
+        let header = Header { flags: FLAG_RESET, call, sequence, tag, ..Header::new(Kind::Close) };
+        if self.outbox.push_stateless(Ready::Reset(from, header)) {
+            self.counters.resets_sent += 1;
+        }
     }
-
-    /// Never answers a call: to its caller it looks lost. What a policy's silent drop wants.
-    pub fn ignore(&mut self, _call: IncomingCall) {}
 
     /// Sends what may be sent. [`Blocked`] stops it; nothing is lost.
-    pub fn transmit(&mut self, _now: u64, _out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>) {}
+    pub fn transmit(&mut self, now: u64, out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>) {
+        while let Some(ready) = self.outbox.front() {
+            let counters = &mut self.counters;
+            let mut count = |transmit: Transmit<'_>| out(transmit).inspect(|()| counters.packets_sent += 1);
+            let sent = match ready {
+                Ready::Call(key) => self.send_call(now, key, out),
+                Ready::Slot(session, slot) => self.send_slot(now, session, slot, out),
+                Ready::Finished(session, call, fragments) => {
+                    self.send_finished(session, call, fragments, out)
+                }
+                Ready::Hello(session) => self.send_hello(now, session, out),
+                Ready::Welcome(session) => self.send_welcome(session, out),
+                Ready::Challenge { to, session, epoch, nonce } => {
+                    self.send_challenge(now, to, (session, epoch, nonce), out)
+                }
+                Ready::Packet(to, header) | Ready::Reset(to, header) => {
+                    count(Transmit { to, header: &header, flat: &[], body: Body::Empty })
+                }
+            };
+            if sent == Err(Blocked) {
+                return;
+            }
+            self.outbox.pop();
+        }
+    }
 
-    /// When [`Transport::handle_timeouts`] wants to be called next.
+    /// When [`Transport::handle_timeouts`] wants to be called next; a time in the past means at once.
     pub fn timeout(&self) -> Option<u64> {
-        None
+        if self.pending.is_empty() { self.timers.next() } else { Some(0) }
     }
 
     /// Does what is due.
-    pub fn handle_timeouts(&mut self, _now: u64, _sink: &mut dyn FnMut(Event<'_>)) {}
+    pub fn handle_timeouts(&mut self, now: u64, sink: &mut dyn FnMut(Event<'_>)) {
+        while let Some(owner) = self.timers.pop_due(now) {
+            match owner {
+                Owner::Call(position) => self.on_call_timer(now, position),
+                Owner::Slot(session, slot) => self.on_slot_timer(now, session, slot),
+                Owner::Session(session) => match self.table.get_mut(session).map(|session| &session.end) {
+                    Some(End::Client(_)) => self.on_client_timer(now, session),
+                    Some(End::Server(_)) => self.on_server_timer(now, session),
+                    None => {}
+                },
+            }
+        }
+        self.drain(sink);
+    }
 
     /// Sessions opened and closed since the last time: to be mirrored before [`Transport::transmit`].
     pub fn session_changes(&mut self) -> impl Iterator<Item = SessionChange> {
-        std::iter::empty()
+        self.changes.drain(..)
     }
 
-    /// Queues a goodbye to every peer, before the process ends.
-    pub fn close_all(&mut self, _now: u64) {}
+    /// Queues a goodbye to every peer and ends everything, before the process does.
+    pub fn close_all(&mut self, now: u64) {
+        for key in self.calls.keys() {
+            self.fail_call(now, key, Code::Unavailable, "this host's daemon is shutting down");
+        }
+        let open: Vec<u32> = self.table.iter().map(|session| session.index).collect();
+        for index in open {
+            self.say_goodbye(index);
+            self.drop_session(index, "this host's daemon is shutting down");
+        }
+    }
 
     /// The sessions there are.
     pub fn sessions(&self) -> impl Iterator<Item = SessionInfo> {
-        std::iter::empty()
+        self.table.iter().filter(|session| session.is_open()).map(|session| {
+            let &Session { index, peer, ref round_trip, ref end, .. } = session;
+            let (role, calls) = match end {
+                End::Client(client) => (Role::Client, client.open()),
+                End::Server(server) => (Role::Server, server.open()),
+            };
+            SessionInfo { index, peer, role, calls, round_trip_ns: round_trip.smoothed() }
+        })
     }
 
     /// What was counted.
     pub fn counters(&self) -> Counters {
-        let _ = &self.config;
-        Counters::default()
+        self.counters
+    }
+
+    /// What is held now: for status, and for tests that nothing leaks.
+    pub fn held(&self) -> Held {
+        Held {
+            calls: self.calls.len(),
+            sessions: self.table.len(),
+            reassembly_bytes: self.pool.reserved(),
+            timers: self.timers.len(),
+        }
+    }
+
+    /// Hands out the events that have come up meanwhile.
+    #[inline]
+    pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(Event<'_>)) {
+        while let Some(pending) = self.pending.pop_front() {
+            sink(match pending {
+                Pending::Ended { token, status, why } => {
+                    let verdict = Verdict::Transport(why);
+                    Event::Response { token, status, layout: 0, flat: &[], body: &[], verdict }
+                }
+                Pending::Cancelled(call) => Event::Cancelled { call },
+                Pending::Released(token) => Event::Released { token },
+                Pending::Up(peer) => Event::SessionUp { peer },
+                Pending::Down(peer, why) => Event::SessionDown { peer, why },
+            });
+        }
+    }
+
+    /// Queues a close to the peer of a session.
+    pub(crate) fn say_goodbye(&mut self, index: u32) {
+        if let Some(session) = self.table.get_mut(index).filter(|session| session.is_open()) {
+            let header = session.packet(Kind::Close, |_| {});
+            self.outbox.push(Ready::Packet(session.peer, header));
+        }
+    }
+
+    /// Forgets a session and everything of its calls that is held here as a server. Calls made on it must be gone.
+    pub(crate) fn drop_session(&mut self, index: u32, why: &'static str) {
+        let Some(mut session) = self.table.remove(index) else { return };
+        let announced = match &session.end {
+            End::Server(_) => {
+                self.retire_server(&mut session);
+                false
+            }
+            End::Client(client) => {
+                self.links.forget(index);
+                client.closing
+            }
+        };
+        self.timers.destroy(session.timer);
+        if session.is_open() {
+            self.changes.push(SessionChange::Closed(index));
+            self.counters.sessions_closed += 1;
+            if !announced {
+                self.pending.push_back(Pending::Down(session.peer, why));
+            }
+        }
     }
 }

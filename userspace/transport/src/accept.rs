@@ -1,0 +1,155 @@
+//! Sessions that peers open, as a server. Nothing is kept before a hello brings back the cookie that only its address
+//! could receive.
+
+use crate::connect::{PAYLOAD_MIN, send_handshake};
+use crate::event::*;
+use crate::handshake::{Challenge, Hello, Terms, Welcome, same};
+use crate::outbox::Ready;
+use crate::server::Server;
+use crate::session::{End, Session};
+use crate::timers::Owner;
+use crate::transport::{Pending, Transport};
+use tollfree_wire::frame::Peer;
+use tollfree_wire::session::Role;
+use tollfree_wire::{Kind, Packet, Reason};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Sessions one peer can have: one it uses, others that it is about to give up.
+const SESSIONS_PER_PEER: usize = 4;
+
+impl Transport {
+    pub(crate) fn on_hello(&mut self, now: u64, from: Peer, packet: &Packet<'_>) -> Result<(), Reason> {
+        let hello = Hello::read_from_bytes(packet.body).map_err(|_| Reason::BadHandshake)?;
+        let Hello { session, epoch, nonce, max_payload, .. } = hello;
+        let payload = (max_payload as usize).min(self.config.max_payload);
+        if session == 0 || payload < PAYLOAD_MIN {
+            return Err(Reason::BadHandshake);
+        }
+        if !self.secrets.is_ours(now, from, &hello) {
+            self.outbox.push_stateless(Ready::Challenge { to: from, session, epoch, nonce });
+            return Ok(());
+        }
+        if !same(&hello.proof, &self.secrets.hello_proof(&hello)) {
+            return Err(Reason::BadHandshake);
+        }
+        self.make_room(now, from, &hello)?;
+        let index = match self.welcomed(from, &nonce) {
+            Some(index) => index,
+            None => self.accept(now, from, &hello, payload)?,
+        };
+        if let Some(server) = self.table.get_mut(index).and_then(Session::server)
+            && !std::mem::replace(&mut server.welcoming, true)
+        {
+            self.outbox.push(Ready::Welcome(index));
+        }
+        Ok(())
+    }
+
+    /// The session that a hello with this nonce has opened.
+    fn welcomed(&mut self, from: Peer, nonce: &[u8; 16]) -> Option<u32> {
+        let Transport { served, table, .. } = self;
+        served.get(&from)?.iter().copied().find(|&index| {
+            table.get_mut(index).and_then(Session::server).is_some_and(|server| server.nonce == *nonce)
+        })
+    }
+
+    /// Ends what a hello shows to be over, and refuses hellos that are over themselves.
+    fn make_room(&mut self, now: u64, from: Peer, hello: &Hello) -> Result<(), Reason> {
+        self.peer_restarted(now, &from, hello.epoch);
+        let Some(indices) = self.served.get(&from).cloned() else { return Ok(()) };
+        for &index in &indices {
+            let Some(server) = self.table.get_mut(index).and_then(Session::server) else { continue };
+            let newer = hello.epoch.wrapping_sub(server.epoch) as i32;
+            if newer < 0 {
+                return Err(Reason::BadHandshake); // from the peer's previous life
+            }
+            if newer > 0 {
+                self.drop_session(index, "the client restarted");
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, now: u64, from: Peer, hello: &Hello, payload: usize) -> Result<u32, Reason> {
+        let theirs = self.served.get(&from).map_or(0, Vec::len);
+        if theirs >= SESSIONS_PER_PEER {
+            self.evict(now, Some(from))?;
+        } else if self.served_count >= self.config.server_sessions {
+            self.evict(now, None)?;
+        }
+        let server_nonce = self.secrets.nonce();
+        let (timers, server) = (&mut self.timers, Server::new(hello.nonce, server_nonce, hello.epoch));
+        let index = self.table.insert(|index| {
+            let timer = timers.create(Owner::Session(index));
+            Session::new(index, from, payload, now, timer, End::Server(server))
+        });
+        let index = index.ok_or(Reason::TableFull)?;
+        let terms =
+            Terms { nonce: hello.nonce, server_nonce, client_index: hello.session, server_index: index };
+        let key = self.secrets.key(&terms);
+        self.served.entry(from).or_default().push(index);
+        self.served_count += 1;
+        self.counters.sessions_opened += 1;
+        self.pending.push_back(Pending::Up(from));
+        if let Some(session) = self.table.get_mut(index) {
+            let guard = session.open(Role::Server, hello.session, key);
+            let idle_ns = u64::from(self.config.idle_ms) * 1_000_000;
+            self.changes.push(SessionChange::Opened(guard, idle_ns));
+        }
+        self.on_server_timer(now, index);
+        Ok(index)
+    }
+
+    /// Ends the session (of one peer, or of any) that has been silent longest, if nothing runs on it and its client
+    /// has had time to be heard.
+    fn evict(&mut self, now: u64, of: Option<Peer>) -> Result<(), Reason> {
+        let candidates = self.table.iter().filter(|session| match &session.end {
+            End::Server(server) => of.is_none_or(|peer| peer == session.peer) && server.open() == 0,
+            End::Client(_) => false,
+        });
+        let oldest = candidates.min_by_key(|session| session.heard_at);
+        let silent =
+            |session: &&Session| of.is_some() || now.saturating_sub(session.heard_at) >= self.config.dead_ns;
+        let index = oldest.filter(silent).map(|session| session.index).ok_or(Reason::TableFull)?;
+        self.drop_session(index, "idle, and its place was needed");
+        Ok(())
+    }
+
+    pub(crate) fn send_challenge(
+        &mut self,
+        now: u64,
+        to: Peer,
+        (session, epoch, nonce): (u32, u32, [u8; 16]),
+        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+    ) -> Result<(), Blocked> {
+        let challenge = Challenge { nonce, cookie: self.secrets.cookie(now, to, session, epoch, &nonce) };
+        send_handshake(to, Kind::Challenge, session, challenge.as_bytes(), out)?;
+        self.counters.packets_sent += 1;
+        self.counters.challenges_sent += 1;
+        Ok(())
+    }
+
+    pub(crate) fn send_welcome(
+        &mut self,
+        index: u32,
+        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+    ) -> Result<(), Blocked> {
+        let Some(session) = self.table.get_mut(index) else { return Ok(()) };
+        let (peer, client_index) = (session.peer, session.guard.peer_index);
+        let Some(server) = session.server() else { return Ok(()) };
+        let mut welcome = Welcome {
+            nonce: server.nonce,
+            server_nonce: server.server_nonce,
+            session: index,
+            epoch: self.config.epoch,
+            idle_ms: self.config.idle_ms,
+            max_payload: self.config.max_payload as u32,
+            proof: [0; 32],
+        };
+        welcome.proof = self.secrets.welcome_proof(&welcome, client_index);
+        send_handshake(peer, Kind::Welcome, client_index, welcome.as_bytes(), out)?;
+        server.welcoming = false;
+        self.counters.packets_sent += 1;
+        Ok(())
+    }
+}

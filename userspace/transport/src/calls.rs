@@ -1,0 +1,204 @@
+//! Outgoing calls: a table without allocation in the steady state, keyed so that a key of a call gone is harmless.
+
+use crate::reassembly::Assembly;
+use crate::timers::{Owner, TimerId, Timers};
+use crate::window::Window;
+use tollfree_wire::header::{FLAT_MAX, NO_DEADLINE};
+
+/// Where an outgoing call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Waits in its link's queue for a session or a slot.
+    Queued,
+    /// Has a slot in the session with this index, and this id there.
+    Open { session: u32, id: u64 },
+}
+
+/// An outgoing call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub key: u64,
+    pub token: u64,
+    pub link: u32,
+    pub place: Place,
+    pub method: u32,
+    pub layout: u32,
+    pub deadline_ns: u64,
+    pub body_len: u32,
+    flat: [u8; FLAT_MAX],
+    pub flat_len: u16,
+    pub window: Window,
+    /// The response, when it comes in several fragments.
+    pub response: Option<Box<Assembly>>,
+    /// In the outbox.
+    pub ready: bool,
+    /// An ack of the response's fragments is due.
+    pub ack_due: bool,
+    /// When the first packet left; 0: none has.
+    pub first_sent: u64,
+    /// When the peer last said something about this call, or the first packet left.
+    pub heard_at: u64,
+    /// When to send again.
+    pub resend_at: u64,
+    /// How long to wait before that.
+    pub interval: u64,
+    /// Something was sent more than once.
+    pub resent: bool,
+    /// The peer has the whole request.
+    pub working: bool,
+    /// Times the call moved to another session.
+    pub moves: u8,
+    /// Sequence and tag of the last packet sent, by which a reset proves that it answers it.
+    pub last: (u64, u64),
+    pub timer: TimerId,
+}
+
+impl Call {
+    /// The flat block, padded as on the wire.
+    #[inline]
+    pub fn flat(&self) -> &[u8] {
+        &self.flat[..usize::from(self.flat_len).next_multiple_of(8)]
+    }
+
+    /// The deadline as what is left of it, in µs.
+    #[inline]
+    pub fn budget_us(&self, now: u64) -> u32 {
+        match self.deadline_ns {
+            u64::MAX => NO_DEADLINE,
+            deadline => u32::try_from(deadline.saturating_sub(now) / 1000).unwrap_or(NO_DEADLINE),
+        }
+    }
+
+    /// Goes to a session's slot.
+    pub fn open(&mut self, session: u32, id: u64, room: u32) {
+        self.place = Place::Open { session, id };
+        self.window = Window::new(self.body_len, room);
+    }
+
+    /// Goes back to the queue as if nothing had been sent.
+    pub fn requeue(&mut self) {
+        self.place = Place::Queued;
+        self.window = Window::default();
+        self.first_sent = 0;
+        self.resent = false;
+        self.moves += 1;
+    }
+
+    /// When its timer has to go off.
+    #[inline]
+    pub fn due_at(&self) -> u64 {
+        match self.place {
+            Place::Open { .. } if self.first_sent != 0 => self.deadline_ns.min(self.resend_at),
+            _ => self.deadline_ns,
+        }
+    }
+}
+
+/// All outgoing calls.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    entries: Vec<Call>,
+    free: Vec<u32>,
+    open: usize,
+}
+
+/// Keys' high halves count uses; an even count marks a free entry.
+const USE: u64 = 1 << 32;
+
+impl Calls {
+    /// Adds a queued call. `flat` is at most [`FLAT_MAX`] long.
+    pub fn insert(&mut self, timers: &mut Timers, link: u32, call: &crate::NewCall<'_>) -> u64 {
+        let &crate::NewCall { method, layout, flat, body_len, deadline_ns, token } = call;
+        let position = match self.free.pop() {
+            Some(position) => position as usize,
+            None => {
+                self.entries.push(Call::vacant(self.entries.len() as u64, timers));
+                self.entries.len() - 1
+            }
+        };
+        self.open += 1;
+        let entry = &mut self.entries[position];
+        let mut block = [0; FLAT_MAX];
+        block[..flat.len()].copy_from_slice(flat);
+        let Call { key, timer, .. } = *entry;
+        *entry = Call {
+            key: key.wrapping_add(USE),
+            token,
+            link,
+            method,
+            layout,
+            deadline_ns,
+            body_len,
+            flat: block,
+            flat_len: flat.len() as u16,
+            ..Call::blank(timer)
+        };
+        entry.key
+    }
+
+    /// The call with this key, unless it is gone.
+    #[inline]
+    pub fn get_mut(&mut self, key: u64) -> Option<&mut Call> {
+        self.entries.get_mut(key as u32 as usize).filter(|call| call.key == key && key & USE != 0)
+    }
+
+    /// Forgets a call; its timer stays with the entry, not set.
+    pub fn remove(&mut self, key: u64) {
+        if let Some(call) = self.get_mut(key) {
+            call.key = call.key.wrapping_add(USE);
+            self.free.push(key as u32);
+            self.open -= 1;
+        }
+    }
+
+    /// The key of the call that uses a position now: what a timer knows.
+    pub fn key_at(&self, position: u64) -> Option<u64> {
+        self.entries.get(position as usize).map(|call| call.key).filter(|key| key & USE != 0)
+    }
+
+    /// Calls there are.
+    pub fn len(&self) -> usize {
+        self.open
+    }
+
+    /// The keys of all calls. Allocates.
+    pub fn keys(&self) -> Vec<u64> {
+        self.entries.iter().map(|call| call.key).filter(|key| key & USE != 0).collect()
+    }
+}
+
+impl Call {
+    fn vacant(position: u64, timers: &mut Timers) -> Call {
+        // The owner's key is looked up again when the timer goes off: only its position counts.
+        let timer = timers.create(Owner::Call(position));
+        Call { key: position, ..Call::blank(timer) }
+    }
+
+    fn blank(timer: TimerId) -> Call {
+        Call {
+            key: 0,
+            token: 0,
+            link: 0,
+            place: Place::Queued,
+            method: 0,
+            layout: 0,
+            deadline_ns: 0,
+            body_len: 0,
+            flat: [0; FLAT_MAX],
+            flat_len: 0,
+            window: Window::default(),
+            response: None,
+            ready: false,
+            ack_due: false,
+            first_sent: 0,
+            heard_at: 0,
+            resend_at: 0,
+            interval: 0,
+            resent: false,
+            working: false,
+            moves: 0,
+            last: (0, 0),
+            timer,
+        }
+    }
+}

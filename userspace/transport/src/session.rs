@@ -1,0 +1,226 @@
+//! Sessions and the table of them.
+
+use crate::client::Client;
+use crate::event::{Blocked, Body, Transmit};
+use crate::rtt::RoundTrip;
+use crate::server::Server;
+use crate::timers::TimerId;
+use crate::window::Ack;
+use tollfree_wire::frame::{Address, Peer};
+use tollfree_wire::header::Header;
+use tollfree_wire::session::{Guard, Role, SESSION_SLOTS, place};
+use tollfree_wire::tag::{Key, tag};
+use tollfree_wire::{Cursor, Kind};
+use zerocopy::IntoBytes;
+
+/// A session, agreed on or on its way there.
+pub(crate) struct Session {
+    /// This host's index for it.
+    pub index: u32,
+    /// The other end.
+    pub peer: Peer,
+    /// What its packets are checked against; all zero until it is agreed on.
+    pub guard: Guard,
+    /// Bytes of base header, flat block and body that fit a packet.
+    pub payload: usize,
+    /// Numbers and signs what is sent on it.
+    pub signer: Signer,
+    /// When a good packet of the peer's last arrived.
+    pub heard_at: u64,
+    pub round_trip: RoundTrip,
+    /// Bytes reserved for messages under reassembly.
+    pub reassembling: usize,
+    pub timer: TimerId,
+    pub end: End,
+}
+
+/// Which end of it this host is.
+pub(crate) enum End {
+    Client(Client),
+    Server(Server),
+}
+
+impl Session {
+    /// A session that is not agreed on yet.
+    pub fn new(index: u32, peer: Peer, payload: usize, now: u64, timer: TimerId, end: End) -> Session {
+        Session {
+            index,
+            peer,
+            guard: no_guard(),
+            payload,
+            signer: Signer::default(),
+            heard_at: now,
+            round_trip: RoundTrip::default(),
+            reassembling: 0,
+            timer,
+            end,
+        }
+    }
+
+    /// Whether both ends have agreed on it.
+    pub fn is_open(&self) -> bool {
+        self.guard.index != 0
+    }
+
+    /// A header-only packet, sealed and counted as sent.
+    pub fn packet(&mut self, kind: Kind, edit: impl FnOnce(&mut Header)) -> Header {
+        let mut header = Header::new(kind);
+        edit(&mut header);
+        self.signer.sign(&mut header, &[]);
+        self.signer.sent();
+        header
+    }
+
+    /// The guard of a session just agreed on.
+    pub fn open(&mut self, role: Role, peer_index: u32, key: [u64; 2]) -> Guard {
+        let Peer { address, port } = self.peer;
+        self.signer = Signer { session: peer_index, key, sequence: 1 };
+        self.guard = Guard {
+            index: self.index,
+            peer_index,
+            peer: address,
+            peer_port: port,
+            role: role as u8,
+            reserved: 0,
+            identity: 0,
+            key,
+            replay_top: 0,
+            replay_bits: 0,
+        };
+        self.guard
+    }
+
+    /// The client's state, at the client.
+    #[inline]
+    pub fn client(&mut self) -> Option<&mut Client> {
+        match &mut self.end {
+            End::Client(client) => Some(client),
+            End::Server(_) => None,
+        }
+    }
+
+    /// The server's state, at the server.
+    #[inline]
+    pub fn server(&mut self) -> Option<&mut Server> {
+        match &mut self.end {
+            End::Server(server) => Some(server),
+            End::Client(_) => None,
+        }
+    }
+}
+
+/// Numbers and signs packets of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Signer {
+    /// The index that the peer chose.
+    session: u32,
+    key: Key,
+    /// The next packet's number.
+    sequence: u64,
+}
+
+impl Signer {
+    /// Numbers and signs a packet. The number is used up once [`Signer::sent`] says so.
+    #[inline]
+    pub fn sign(&self, header: &mut Header, flat: &[u8]) {
+        header.session = self.session;
+        header.sequence = self.sequence;
+        // Fails for a flat block shorter than the header says, which none of ours is.
+        header.tag = tag(self.key, header, Cursor::new(flat)).unwrap_or(0);
+    }
+
+    /// The signed packet has left.
+    #[inline]
+    pub fn sent(&mut self) {
+        self.sequence += 1;
+    }
+
+    /// Sends an ack packet of a call.
+    pub fn send_ack(
+        &mut self,
+        to: Peer,
+        call: u64,
+        flags: u8,
+        ack: &Ack,
+        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+    ) -> Result<(), Blocked> {
+        let message_len = size_of::<Ack>() as u32;
+        let mut header = Header { flags, call, message_len, ..Header::new(Kind::Ack) };
+        self.sign(&mut header, &[]);
+        out(Transmit { to, header: &header, flat: &[], body: Body::Inline(ack.as_bytes()) })?;
+        self.sent();
+        Ok(())
+    }
+}
+
+/// A guard that nothing passes.
+const fn no_guard() -> Guard {
+    Guard {
+        index: 0,
+        peer_index: 0,
+        peer: Address([0; 4]),
+        peer_port: 0,
+        role: 0,
+        reserved: 0,
+        identity: 0,
+        key: [0; 2],
+        replay_top: 0,
+        replay_bits: 0,
+    }
+}
+
+/// Sessions by their index. An index's low bits are its place; the rest changes whenever the place is used again.
+pub(crate) struct Table {
+    places: Vec<Option<Box<Session>>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+}
+
+impl Table {
+    /// An empty table whose indices differ from those of the process's previous life.
+    pub fn new(secret: &[u8; 32]) -> Table {
+        let [a, b, c, d, ..] = *secret;
+        let start = u32::from_le_bytes([a, b, c, d]);
+        let count = SESSION_SLOTS as usize;
+        Table {
+            places: std::iter::repeat_with(|| None).take(count).collect(),
+            generations: vec![start; count],
+            // Place 0 stays free, so that no index is ever 0.
+            free: (1..SESSION_SLOTS).rev().collect(),
+        }
+    }
+
+    /// Sessions there are.
+    pub fn len(&self) -> usize {
+        self.places.len() - 1 - self.free.len()
+    }
+
+    /// Puts a session, made for its index, into a free place.
+    pub fn insert(&mut self, make: impl FnOnce(u32) -> Session) -> Option<u32> {
+        let place = self.free.pop()?;
+        let generation = &mut self.generations[place as usize];
+        *generation = generation.wrapping_add(1);
+        let index = *generation << SESSION_SLOTS.trailing_zeros() | place;
+        self.places[place as usize] = Some(Box::new(make(index)));
+        Some(index)
+    }
+
+    /// The session with exactly this index.
+    #[inline]
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut Session> {
+        let session = self.places[place(index) as usize].as_deref_mut()?;
+        (session.index == index).then_some(session)
+    }
+
+    /// Takes a session out.
+    pub fn remove(&mut self, index: u32) -> Option<Box<Session>> {
+        self.get_mut(index)?;
+        self.free.push(place(index));
+        self.places[place(index) as usize].take()
+    }
+
+    /// Every session.
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.places.iter().flatten().map(|session| &**session)
+    }
+}
