@@ -7,10 +7,16 @@ use crate::toolchain::{BPF_LINKER, Compiler, has_linker};
 use anyhow::{Context, Result, bail};
 use std::{env, fs, path::Path, process::Command};
 
-/// The object's flavours: file name and cargo features.
-const FLAVOURS: [(&str, &str); 2] = [("tollfree.bpf.o", ""), ("tollfree-trace.bpf.o", "trace")];
+/// The objects: file name, binary in `ebpf/`, and cargo features.
+const OBJECTS: [(&str, &str, &str); 4] = [
+    ("tollfree.bpf.o", "tollfree", ""),
+    ("tollfree-trace.bpf.o", "tollfree", "trace"),
+    // For the loader's tests.
+    ("test-policy.bpf.o", "test-policy", ""),
+    ("test-policy-wide.bpf.o", "test-policy", "wide"),
+];
 
-/// Builds every flavour of the object.
+/// Builds every object.
 ///
 /// # Errors
 /// Says what is missing of the toolchain and how to get it, or that the compiler failed.
@@ -27,8 +33,8 @@ pub fn run() -> Result<()> {
     eprintln!("building the XDP programs with {compiler}");
     let output = root().join("target/ebpf");
     fs::create_dir_all(&output).with_context(|| format!("cannot create {}", output.display()))?;
-    for (name, features) in FLAVOURS {
-        let built = build(compiler, features)?;
+    for (name, binary, features) in OBJECTS {
+        let built = build(compiler, binary, features)?;
         let object = output.join(name);
         // Renamed into place: whoever loads it meanwhile finds the old object or the new one.
         let fresh = output.join(format!(".{name}.{}", std::process::id()));
@@ -39,7 +45,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-fn build(compiler: Compiler, features: &str) -> Result<std::path::PathBuf> {
+fn build(compiler: Compiler, binary: &str, features: &str) -> Result<std::path::PathBuf> {
     const TARGET: &str = "bpfel-unknown-none";
     let target_dir = root().join("target/ebpf-build");
     let mut cargo = match compiler {
@@ -55,6 +61,7 @@ fn build(compiler: Compiler, features: &str) -> Result<std::path::PathBuf> {
         }
     };
     cargo.args(["build", "--quiet", "--release", "--locked", "-Z", "build-std=core", "--target", TARGET]);
+    cargo.args(["--bin", binary]);
     if !features.is_empty() {
         cargo.args(["--features", features]);
     }
@@ -67,7 +74,7 @@ fn build(compiler: Compiler, features: &str) -> Result<std::path::PathBuf> {
     if !status.success() {
         bail!("the XDP programs did not compile (cargo, in ebpf/: {status})");
     }
-    Ok(target_dir.join(TARGET).join("release/tollfree"))
+    Ok(target_dir.join(TARGET).join("release").join(binary))
 }
 
 fn relative(path: &Path) -> &Path {

@@ -1,0 +1,69 @@
+//! A policy for the loader's tests, which must not depend on the policy compiler: the request itself says, in the
+//! first word of its flat block, what to do with it.
+#![no_std]
+#![no_main]
+
+#[path = "../src/maps.rs"]
+#[expect(dead_code, reason = "the helpers in it are the root program's and its stages'")]
+mod maps;
+
+use aya_ebpf::bindings::xdp_action::XDP_DROP;
+use aya_ebpf::btf_maps::HashMap;
+use aya_ebpf::macros::{btf_map, xdp};
+use aya_ebpf::programs::XdpContext;
+use tollfree_wire::header::HEADER_LEN;
+use tollfree_wire::maps::Stage;
+use tollfree_wire::{Code, Cursor, Reason};
+
+#[cfg(not(feature = "wide"))]
+type Value = u32;
+#[cfg(feature = "wide")]
+type Value = u64;
+
+/// Whether a user may call; the user is the flat block's second word.
+#[btf_map(name = "rules")]
+static RULES: HashMap<u32, Value, 16> = HashMap::new();
+
+/// The policy.
+#[xdp]
+pub fn tf_policy(ctx: XdpContext) -> u32 {
+    let Some(call) = maps::CALL.get_ptr_mut(0) else { return XDP_DROP };
+    // SAFETY: a per-CPU slot which nobody else writes while this program runs on this CPU.
+    let call = unsafe { &mut *call };
+    let (stage, code, reason) = verdict(&ctx, call.header_offset);
+    call.code = code as u32;
+    call.reason = reason as u32;
+    // SAFETY: nothing on this stack needs dropping.
+    unsafe { maps::STAGES.tail_call(&ctx, stage as u32) };
+    XDP_DROP
+}
+
+fn verdict(ctx: &XdpContext, offset: u32) -> (Stage, Code, Reason) {
+    let delivered = (Stage::Deliver, Code::Ok, Reason::Delivered);
+    if offset > 66 {
+        return delivered;
+    }
+    let start = (ctx.data() + offset as usize + HEADER_LEN) as *const u8;
+    // SAFETY: the kernel gives a program exclusive use of the packet while it runs.
+    let mut flat = unsafe { Cursor::from_raw(start, ctx.data_end() as *const u8) };
+    let (Ok(verdict), Ok(user)) = (flat.read::<u32>(), flat.read::<u32>()) else { return delivered };
+    match verdict {
+        1 => (Stage::Reject, Code::PermissionDenied, Reason::PolicyReject),
+        2 => (Stage::Drop, Code::Ok, Reason::PolicyDrop),
+        3 => (Stage::Reject, Code::FailedPrecondition, Reason::UnknownLayout),
+        4 => (Stage::Reject, Code::Unauthenticated, Reason::SessionIdle),
+        5 if RULES.get_ptr(&user).is_none() => (Stage::Drop, Code::Ok, Reason::PolicyDrop),
+        _ => delivered,
+    }
+}
+
+// As in the programs proper.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Loops forever on purpose: the verifier refuses a program that can get here, and so proves that none can.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
