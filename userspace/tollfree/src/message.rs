@@ -22,3 +22,15 @@ pub trait Message: prost::Message + Default + Send + 'static {
     /// becomes the default.
     fn put_flat(&mut self, block: &[u8]);
 }
+
+/// `google.protobuf.Empty`, which prost maps to this: no flat fields and no body.
+impl Message for () {
+    const LAYOUT: u32 = 0;
+    const FLAT_LEN: usize = 0;
+
+    fn take_flat(&mut self, _block: &mut [u8]) -> Result<(), Status> {
+        Ok(())
+    }
+
+    fn put_flat(&mut self, _block: &[u8]) {}
+}
