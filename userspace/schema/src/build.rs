@@ -33,8 +33,10 @@ pub fn compile(file: impl AsRef<Path>) -> Result<Manifest, Error> {
 /// [`compile`] with more to say.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
-    includes: Vec<PathBuf>,
-    out_dir: Option<PathBuf>,
+    /// Folders searched for imports, besides each file's own.
+    pub includes: Vec<PathBuf>,
+    /// Where to write, made where it does not exist; cargo's `OUT_DIR` when `None`.
+    pub out_dir: Option<PathBuf>,
 }
 
 impl Builder {
