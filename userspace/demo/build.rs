@@ -1,5 +1,17 @@
-//! Stubs from the schema: this one line is all a service's build script needs.
+//! Stubs from the schema. The first line is all that a service's build script needs; the rest is for the tests, which also
+//! call as clients of another release do.
+
+use std::path::Path;
+use tollfree_schema::build::{Builder, compile};
 
 fn main() -> Result<(), tollfree_schema::Error> {
-    tollfree_schema::build::compile("../../schemas/hash.proto").map(drop)
+    compile("../../schemas/hash.proto")?;
+
+    let out = std::env::var_os("OUT_DIR").unwrap_or_default();
+    for release in ["newer", "older", "wrong"] {
+        let schema = format!("tests/schemas/{release}/hash.proto");
+        Builder::new().out_dir(Path::new(&out).join(release)).compile(&[schema])?;
+    }
+    Builder::new().out_dir(Path::new(&out).join("kv")).compile(&["../../schemas/kv.proto"])?;
+    Ok(())
 }
