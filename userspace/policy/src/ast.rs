@@ -67,7 +67,6 @@ pub(crate) enum StatementKind {
 pub(crate) struct Arm {
     pub patterns: Vec<Pattern>,
     pub body: Vec<Statement>,
-    pub span: Span,
 }
 
 #[derive(Clone, Debug)]

@@ -38,8 +38,6 @@ pub(crate) struct Policy {
     pub tables: Vec<TableSpec>,
     /// The request fields that are read.
     pub fields: Vec<FieldUse>,
-    /// How many table values are kept while a call is judged.
-    pub slots: usize,
 }
 
 /// A field that the policy reads, as all methods together see it.

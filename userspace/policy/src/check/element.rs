@@ -67,7 +67,6 @@ impl Checker<'_, '_, '_> {
         let mistakes = self.sink.count();
         let mut scope = Scope::default();
         let block = self.block(&request.body, &mut scope);
-        self.slots = self.slots.max(scope.slots);
         if scope.slots > SLOTS_MAX {
             let message =
                 format!("`{}` looks up {} tables, at most {SLOTS_MAX} are possible", name.text, scope.slots);

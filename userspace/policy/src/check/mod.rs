@@ -29,15 +29,8 @@ pub(crate) struct Checked {
 /// Checks a policy; what it returns means nothing if mistakes were reported.
 pub(crate) fn check(file: &File, schema: &Manifest, side: Option<Side>, sink: &mut Sink<'_>) -> Checked {
     let tables = tables::resolve(file, schema, sink);
-    let mut checker = Checker {
-        schema,
-        tables,
-        table_names: Vec::new(),
-        fields: Vec::new(),
-        slots: 0,
-        notes: Vec::new(),
-        sink,
-    };
+    let mut checker =
+        Checker { schema, tables, table_names: Vec::new(), fields: Vec::new(), notes: Vec::new(), sink };
     checker.table_names = checker.tables.iter().map(|table| table.name.clone()).collect();
     let bodies: Vec<_> = file.elements.iter().map(|element| checker.element(element)).collect();
     checker.names(file);
@@ -55,8 +48,8 @@ pub(crate) fn check(file: &File, schema: &Manifest, side: Option<Side>, sink: &m
                 .into(),
         );
     }
-    let Checker { tables, fields, slots, notes, .. } = checker;
-    Checked { policy: Policy { side, elements, tables, fields, slots }, transport, notes }
+    let Checker { tables, fields, notes, .. } = checker;
+    Checked { policy: Policy { side, elements, tables, fields }, transport, notes }
 }
 
 /// What is known while the elements are checked.
@@ -65,8 +58,6 @@ struct Checker<'a, 's, 'd> {
     tables: Vec<TableSpec>,
     table_names: Vec<String>,
     fields: Vec<FieldUse>,
-    /// The most table values an element keeps.
-    slots: usize,
     notes: Vec<String>,
     sink: &'s mut Sink<'d>,
 }

@@ -58,7 +58,6 @@ pub struct Program {
 struct Inner {
     elements: Vec<Body>,
     tables: Arc<[TableSpec]>,
-    slots: usize,
     /// By method id.
     methods: Vec<Entry>,
     groups: Vec<Vec<Option<FieldAt>>>,
@@ -92,7 +91,6 @@ impl Program {
             inner: Arc::new(Inner {
                 elements: policy.elements.iter().map(|element| element.body.clone()).collect(),
                 tables: policy.tables.clone().into(),
-                slots: policy.slots,
                 methods,
                 groups: groups.iter().map(|group| group.fields.clone()).collect(),
             }),

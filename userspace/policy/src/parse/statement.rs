@@ -61,12 +61,10 @@ impl Parser<'_, '_> {
     }
 
     fn arm(&mut self) -> Parsed<Arm> {
-        let start = self.span().start;
         let mut patterns = vec![self.pattern()?];
         while self.eat(&Kind::Bar) {
             patterns.push(self.pattern()?);
         }
-        let span = start..self.last_span().end;
         if self.is_word(0, "if") {
             let span = self.span();
             self.sink
@@ -77,11 +75,11 @@ impl Parser<'_, '_> {
         self.expect(&Kind::Then, "between pattern and statement")?;
         if *self.peek() != Kind::Line {
             let statement = self.deeper(Parser::statement)?;
-            return Ok(Arm { patterns, body: vec![statement], span });
+            return Ok(Arm { patterns, body: vec![statement] });
         }
         self.next();
         let body = self.indented("the arm's statements", Parser::statement)?;
-        Ok(Arm { patterns, body, span })
+        Ok(Arm { patterns, body })
     }
 
     fn pattern(&mut self) -> Parsed<Pattern> {
