@@ -32,18 +32,7 @@ pub struct Generated {
 /// What is wrong with the files, by file, line and field.
 pub fn generate(files: &[PathBuf], includes: &[PathBuf]) -> Result<Generated, Error> {
     let Parsed { manifest, warnings: _, descriptor_set, mut descriptors, paths } = parse(files, includes)?;
-    let foreign = |layout: &&Layout| {
-        layout.message.starts_with("google.protobuf.") && layout.message != "google.protobuf.Empty"
-    };
-    for method in manifest.methods() {
-        if let Some(layout) = [&method.request, &method.response].into_iter().find(foreign) {
-            return Err(Error::Generate(format!(
-                "{} takes or returns `{}` itself; put it into a message of your own, which can have flat fields",
-                method.path, layout.message
-            )));
-        }
-    }
-
+    expressible(&manifest)?;
     descriptors.file.retain(|file| file.name() != OPTIONS_NAME && file.package() != "google.protobuf");
     for file in &mut descriptors.file {
         document(file);
@@ -65,6 +54,32 @@ pub fn generate(files: &[PathBuf], includes: &[PathBuf]) -> Result<Generated, Er
     let modules = config.generate(requests).map_err(|error| Error::Generate(error.to_string()))?;
     let sources = modules.into_iter().map(|(module, text)| (module.to_file_name_or("_"), text)).collect();
     Ok(Generated { sources, manifest, inputs: paths })
+}
+
+/// Refuses what is good protobuf but would not compile in Rust, while there is still something helpful to say.
+fn expressible(manifest: &Manifest) -> Result<(), Error> {
+    let foreign = |layout: &&Layout| {
+        layout.message.starts_with("google.protobuf.") && layout.message != "google.protobuf.Empty"
+    };
+    for service in &manifest.services {
+        let mut names: BTreeMap<String, &str> = BTreeMap::new();
+        for method in &service.methods {
+            if let Some(layout) = [&method.request, &method.response].into_iter().find(foreign) {
+                return Err(Error::Generate(format!(
+                    "{} takes or returns `{}` itself; put it into a message of your own, which can have flat fields",
+                    method.path, layout.message
+                )));
+            }
+            let name = heck::ToSnakeCase::to_snake_case(method.name.as_str());
+            if let Some(other) = names.insert(name.clone(), &method.path) {
+                return Err(Error::Generate(format!(
+                    "{other} and {} would both be called `{name}`; rename one",
+                    method.path
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The descriptor set without the files that only define options: a daemon knows them, and they are most of the bytes.

@@ -1,6 +1,17 @@
 //! The layout of a message's flat block: which field sits where, and the fingerprints two peers compare.
 //!
-//! Fields are ordered by number and naturally aligned, so a layout follows from names, numbers and kinds alone.
+//! A layout follows from its fields' names, numbers and kinds alone, in any language, by these rules:
+//!
+//! - Fields are placed by ascending number, each at the next offset that its alignment divides. Integers, floats and
+//!   enums are as wide as they are aligned (an enum: 4 bytes), little-endian. A bool is one byte, 0 or 1. A string, or
+//!   bytes with `max_len`, is a length byte, then `max_len` bytes, zeros behind the value; alignment 1. Bytes with
+//!   `fixed_len` are just these bytes; alignment 1.
+//! - The block ends with its last field.
+//! - The fingerprint of no fields is 0. That of one more field is FNV-1a 32 over: the fingerprint before it (u32), its
+//!   name, a zero byte, its number (u32), its kind (u8: 1 bool, 2 uint32, 3 uint64, 4 int32, 5 int64, 6 float, 7 double,
+//!   8 enum, 9 string, 10 bytes, 11 fixed-size bytes), its offset (u16) and its width (u16), all little-endian; where
+//!   that gives 0, it is 1.
+//!
 //! Not here: reading `.proto` files (see [`crate::source`]) and values in a block (see `tollfree_wire::flat`).
 
 use serde::{Deserialize, Serialize};
