@@ -86,13 +86,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The ping-pong's own p50, in µs: the number after `p50` in what it prints.
+/// The ping-pong's own p50, in µs, between two ends of its own.
 fn pingpong_p50(program: &Path) -> Result<f64> {
-    let output = execute(&mut Command::new(program))?;
+    let arguments = ["afxdp", "native", &format!("bytes={LINE}"), &format!("rounds={CALLS}")].map(str::to_owned);
+    let output = execute(Command::new(program).args(arguments))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let after = text.split_once("p50").map(|(_, rest)| rest).unwrap_or_default();
-    let number = after.split(|c: char| !c.is_ascii_digit() && c != '.').find(|word| !word.is_empty());
-    number
-        .and_then(|word| word.parse().ok())
+    let value: Option<serde_json::Value> = serde_json::from_str(text.trim()).ok();
+    value
+        .and_then(|value| value.get("p50_us")?.as_f64())
         .with_context(|| format!("the ping-pong prints no p50 but: {}", text.trim()))
 }
