@@ -245,8 +245,9 @@ impl Checker<'_, '_, '_> {
         block: &mut Block,
     ) -> Option<(usize, Operand)> {
         let at = match &table.kind {
-            ExpressionKind::Name(name) if scope.find(name).is_none() => {
-                self.table_names.iter().position(|known| known == name)
+            // A table that is not declared has been reported with the tables.
+            ExpressionKind::Name(name) if scope.find(name).is_none() && name != "rpc" => {
+                Some(self.table_names.iter().position(|known| known == name)?)
             }
             _ => None,
         };
@@ -287,7 +288,11 @@ impl Checker<'_, '_, '_> {
             return Some(value.operand);
         }
         let message = format!("this is {}, but {what} are {kind}", value.kind);
-        self.sink.error(&expression.span, message, format!("not {kind}"));
+        let longer =
+            fits(kind, &value.kind) && matches!(kind, KeyType::String { .. } | KeyType::Bytes { .. });
+        let help = longer
+            .then(|| format!("cut short, it would be someone else's: declare the key as {}", value.kind));
+        self.sink.error(&expression.span, message, format!("not {kind}")).maybe_help(help);
         None
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Conflict {
     pub span: Span,
     pub message: String,
     pub other: Option<(Span, String)>,
+    /// The type of the first use, if it is the key that does not agree.
+    pub key: Option<KeyType>,
 }
 
 impl Uses {
@@ -208,6 +210,7 @@ fn value(
                     span: span.clone(),
                     message: "tables hold bools, whole numbers or names, not text".into(),
                     other: None,
+                    key: None,
                 });
             }
             Origin::Field(name) => match fields::find(manifest, name).ok().map(|field| value_of(&field.kind))
@@ -217,7 +220,7 @@ fn value(
                     return Err(Conflict {
                         span: span.clone(),
                         message: "tables hold bools, whole numbers or names of their own, not a field's text, bytes or enum".into(),
-                        other: None,
+                        other: None, key: None,
                     });
                 }
                 None => continue,
@@ -253,6 +256,7 @@ fn disagree(span: &Span, this: &str, place: &Span, first: &str) -> Conflict {
         span: span.clone(),
         message: format!("this table holds {first} elsewhere, but {this} here"),
         other: Some((place.clone(), format!("{first} here"))),
+        key: None,
     }
 }
 
@@ -300,6 +304,7 @@ pub(super) fn key(
                         span: span.clone(),
                         message: format!("this table is looked up by {first} elsewhere, but by {this} here"),
                         other: Some((place, format!("{first} here"))),
+                        key: Some(first),
                     });
                 }
             },

@@ -1,7 +1,6 @@
 //! The tables of a policy: as declared, or as their use says.
 
-use super::fields;
-use super::infer::{self, Conflict, Use, Uses};
+use super::infer::{self, Conflict, Uses};
 use crate::ast::{File, Table, Type};
 use crate::diagnostics::{Sink, Span};
 use crate::suggest::did_you_mean;
@@ -62,8 +61,9 @@ fn inferred(uses: &Uses, schema: &Manifest, sink: &mut Sink<'_>) -> Vec<TableSpe
             // What is wrong with the key is reported where it stands. The type here only keeps the rest going.
             Ok(None) => specs.push(TableSpec::new(name.clone(), KeyType::U64, value, CAPACITY_DEFAULT)),
             Err(conflict) => {
+                let key = conflict.key.clone().unwrap_or(KeyType::U64);
                 report(conflict, sink);
-                specs.push(TableSpec::new(name.clone(), KeyType::U64, value, CAPACITY_DEFAULT));
+                specs.push(TableSpec::new(name.clone(), key, value, CAPACITY_DEFAULT));
             }
         }
     }
@@ -84,8 +84,7 @@ fn declared(tables: &[Table], uses: &Uses, schema: &Manifest, sink: &mut Sink<'_
         let used = uses.tables.iter().find(|(known, _)| *known == name.text).map(|(_, used)| used);
         let from_use = used.and_then(|used| infer::key(used, schema, &values).unwrap_or(None));
         let key = key_type(key, from_use.as_ref(), sink);
-        if let (Some(key), Some(used)) = (&key, used) {
-            check_room(key, used, schema, sink);
+        if let Some(key) = &key {
             check_key(key, &table.key.name.span, sink);
         }
         let capacity = match capacity {
@@ -107,24 +106,13 @@ fn declared(tables: &[Table], uses: &Uses, schema: &Manifest, sink: &mut Sink<'_
             let known = specs.iter().map(|spec| spec.name.as_str());
             let help = did_you_mean(name, "the tables under `state:` are", known);
             sink.error(&table.first, format!("no table is called `{name}`"), "not declared").maybe_help(help);
-            // Reported once; its uses need not be reported again.
-        }
-    }
-    for (name, table) in &uses.tables {
-        if !specs.iter().any(|spec| spec.name == *name) {
-            let value = ValueType::enumeration(table.values.iter().filter_map(|(origin, _)| match origin {
-                infer::Origin::Name(name) => Some(name.clone()),
-                _ => None,
-            }));
-            let key = infer::key(table, schema, &values).ok().flatten().unwrap_or(KeyType::U64);
-            specs.push(TableSpec::new(name.clone(), key, value, CAPACITY_DEFAULT));
         }
     }
     specs
 }
 
 fn report(conflict: Conflict, sink: &mut Sink<'_>) {
-    let Conflict { span, message, other } = conflict;
+    let Conflict { span, message, other, key: _ } = conflict;
     let diagnostic = sink.error(&span, message, "does not agree");
     if let Some((span, text)) = other {
         diagnostic.related(&span, text);
@@ -209,27 +197,6 @@ fn key_type(key: &Type, from_use: Option<&KeyType>, sink: &mut Sink<'_>) -> Opti
             .maybe_help(help);
     }
     kind
-}
-
-/// A key must have room for whatever it is looked up by: cut short, it would be someone else's.
-fn check_room(key: &KeyType, used: &Use, schema: &Manifest, sink: &mut Sink<'_>) {
-    for (origin, span) in &used.keys {
-        let infer::Origin::Field(name) = origin else { continue };
-        let Ok(field) = fields::find(schema, name) else { continue };
-        let (room, needed) = match (key, &field.kind) {
-            (KeyType::String { max_len: room }, KeyType::String { max_len: needed })
-            | (KeyType::Bytes { max_len: room }, KeyType::Bytes { max_len: needed }) => (*room, *needed),
-            _ => continue,
-        };
-        if room < needed {
-            sink.error(
-                span,
-                format!("field '{name}' has up to {needed} bytes, the table's key {room}"),
-                "does not fit",
-            )
-            .help(format!("declare the key as {}", field.kind));
-        }
-    }
 }
 
 fn check_key(key: &KeyType, span: &Span, sink: &mut Sink<'_>) {

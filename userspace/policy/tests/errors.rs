@@ -1,0 +1,75 @@
+//! What a mistake gets: every policy in `golden/` against the report beside it. `TOLLFREE_BLESS=1` writes the reports.
+
+use std::path::{Path, PathBuf};
+use tollfree_policy::{Options, Source, compile};
+use tollfree_schema::{BodyField, FieldKind, Layout, Manifest, Member, Method, Service, method_id};
+
+fn schema() -> Manifest {
+    let layout = |message: &str, fields: &[(&str, FieldKind)], body: &[&str]| {
+        let members = fields.iter().zip(1..);
+        let members =
+            members.map(|((name, kind), number)| Member { name: (*name).into(), number, kind: kind.clone() });
+        let mut layout = Layout::new(message, members.collect(), 192).unwrap();
+        layout.body = body
+            .iter()
+            .zip(100..)
+            .map(|(name, number)| BodyField { name: (*name).into(), number, kind: "string".into() })
+            .collect();
+        layout
+    };
+    let method = |path: &str, request, response| Method {
+        name: path.rsplit('/').next().unwrap_or_default().into(),
+        path: path.into(),
+        id: method_id(path),
+        request,
+        response,
+    };
+    let user = ("user", FieldKind::String { max_len: 31 });
+    let level = ("level", FieldKind::U32);
+    let role = ("role", FieldKind::Enum { values: vec![("GUEST".into(), 0), ("ADMIN".into(), 1)] });
+    let hash = layout("demo.HashRequest", &[user.clone(), level], &["line"]);
+    let get = layout("kv.GetRequest", &[user, role, ("load", FieldKind::F32)], &[]);
+    let clash = layout("kv.SetRequest", &[("level", FieldKind::I64)], &[]);
+    let digest = layout("demo.HashReply", &[("digest", FieldKind::Fixed { len: 32 })], &[]);
+    let methods = vec![
+        method("/demo.Hash/Sha256", hash, digest),
+        method("/kv.Store/Get", get, Layout::default()),
+        method("/kv.Store/Set", clash, Layout::default()),
+    ];
+    Manifest { services: vec![Service { name: "all".into(), methods }] }
+}
+
+fn golden() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|ext| ext == "policy")).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_mistake_is_explained() {
+    let mut failures = Vec::new();
+    for path in golden() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let source = Source { name, text: &text };
+        let report = match compile(&source, &schema(), Options::default()) {
+            Ok(_) => format!("{name} compiles"),
+            Err(diagnostics) => {
+                let json = diagnostics.to_json();
+                assert_eq!(json.as_array().map(Vec::len), Some(diagnostics.list().len()));
+                diagnostics.render(false)
+            }
+        };
+        let expected = path.with_extension("txt");
+        if std::env::var_os("TOLLFREE_BLESS").is_some() {
+            std::fs::write(&expected, &report).unwrap();
+        }
+        if std::fs::read_to_string(&expected).ok().as_deref() != Some(&report) {
+            failures.push(report);
+        }
+    }
+    assert!(failures.is_empty(), "reports differ; see them with TOLLFREE_BLESS=1\n{}", failures.join("\n"));
+}

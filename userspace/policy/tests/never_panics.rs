@@ -1,0 +1,123 @@
+//! Whatever the text, the compiler answers: with a policy or with a report that can be shown.
+
+use proptest::prelude::*;
+use tollfree_policy::{Options, Source, compile};
+use tollfree_schema::{FieldKind, Layout, Manifest, Member, Method, Service, method_id};
+
+const POLICIES: [&str; 5] = [
+    include_str!("../../../policies/paper/firewall.policy"),
+    include_str!("../../../policies/paper/transport.policy"),
+    include_str!("../../../policies/firewall.policy"),
+    "a() -> session_tracker() at client\nstate:\n    t: table(string(31) -> u64, capacity = 9)\na():\n    request:\n        \
+     u = get(rpc, 'user')\n        match get(t, u):\n            Some(n) =>\n                set(t, u, 3)\n                \
+     send(rpc)\n            NONE => drop()\n",
+    "a()\na():\n    match get(rpc, 'level'):\n        1|2 => send(rpc)\n        Some(x) => set(seen, x, ON)\n        \
+     NONE => delete(seen, 7)\n    reject(ABORTED)\n",
+];
+
+const TOKENS: [&str; 44] = [
+    "a",
+    "b",
+    "user",
+    "rpc",
+    "get",
+    "set",
+    "delete",
+    "match",
+    "send",
+    "drop",
+    "reject",
+    "state",
+    "table",
+    "string",
+    "u64",
+    "capacity",
+    "request",
+    "response",
+    "at",
+    "server",
+    "NONE",
+    "Some",
+    "_",
+    "ALLOW",
+    "DENY",
+    "(",
+    ")",
+    ":",
+    ",",
+    "|",
+    "->",
+    "=>",
+    "=",
+    "-",
+    "'user'",
+    "'level'",
+    "12",
+    "0x",
+    "\n",
+    "\n    ",
+    "\n        ",
+    " ",
+    "session_tracker",
+    "#",
+];
+
+fn schema() -> Manifest {
+    let fields = vec![
+        Member { name: "user".into(), number: 1, kind: FieldKind::String { max_len: 31 } },
+        Member { name: "level".into(), number: 2, kind: FieldKind::U32 },
+    ];
+    let path = "/kv.Store/GET".to_owned();
+    let request = Layout::new("kv.GetRequest", fields, 192).unwrap();
+    let method =
+        Method { name: "GET".into(), id: method_id(&path), path, request, response: Layout::default() };
+    Manifest { services: vec![Service { name: "kv.Store".into(), methods: vec![method] }] }
+}
+
+fn answers(text: &str) {
+    if let Err(diagnostics) = compile(&Source { name: "p", text }, &schema(), Options::default()) {
+        assert!(!diagnostics.list().is_empty());
+        assert!(!diagnostics.render(true).is_empty());
+        assert!(diagnostics.to_json().is_array());
+    }
+}
+
+#[test]
+fn depth_has_a_limit() {
+    answers(&format!("a()\na():\n    x = {}1{}", "get(t, ".repeat(100_000), ")".repeat(100_000)));
+    let nested: String = (1..2000).map(|depth| format!("{}match x:\n", " ".repeat(depth))).collect();
+    answers(&format!("a()\na():\n{nested}"));
+    answers(&format!("a(){}", " -> a()".repeat(20_000)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn on_any_text(text in "\\PC{0,80}") { answers(&text); }
+
+    #[test]
+    fn on_token_soup(tokens in proptest::collection::vec(0..TOKENS.len(), 0..80)) {
+        let text: Vec<&str> = tokens.into_iter().map(|token| TOKENS[token]).collect();
+        answers(&text.join(" "));
+        answers(&text.concat());
+    }
+
+    #[test]
+    fn on_mutations(
+        policy in 0..POLICIES.len(),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..4u8, 0..TOKENS.len(), any::<char>()), 1..6),
+    ) {
+        let mut chars: Vec<char> = POLICIES[policy].chars().collect();
+        for (at, edit, token, c) in edits {
+            let at = at.index(chars.len().max(1)).min(chars.len());
+            match edit {
+                0 => { chars.truncate(at); }
+                1 => { if at < chars.len() { chars.remove(at); } }
+                2 => chars.insert(at, c),
+                _ => { chars.splice(at..at, TOKENS[token].chars()); }
+            }
+        }
+        answers(&chars.into_iter().collect::<String>());
+    }
+}
