@@ -44,8 +44,7 @@ impl Layout {
             theirs,
         };
         for (our, their) in self.fields.iter().zip(&other.fields) {
-            if our.fingerprint != their.fingerprint {
-                // The chain differs from here on, so the difference is in this very field.
+            if !same(our, their) {
                 let name = if our.number <= their.number { &our.name } else { &their.name };
                 return Err(incompatible(name, place(our), place(their)));
             }
@@ -63,6 +62,14 @@ impl Layout {
             std::cmp::Ordering::Less => Compat::TheirsIsNewer,
         })
     }
+}
+
+/// Whether both sides read the same bytes as the same thing. Fingerprints would do among friends, but 32 bits can be
+/// made to collide, and what one peer binds is remembered for others.
+fn same(our: &Field, their: &Field) -> bool {
+    let Field { name, number, kind, offset, width, fingerprint: _ } = our;
+    (name, number, kind.tag(), offset, width)
+        == (&their.name, &their.number, their.kind.tag(), &their.offset, &their.width)
 }
 
 /// The first flat field that the other side sends in the body.
