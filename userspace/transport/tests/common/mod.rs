@@ -55,7 +55,6 @@ impl Default for Network {
 #[derive(Clone, Debug)]
 pub struct Made {
     pub uid: u64,
-    pub to: usize,
     pub handle: CallHandle,
     pub body: Vec<u8>,
     pub reply_len: usize,
@@ -201,7 +200,7 @@ impl World {
             token,
         };
         let handle = host.transport.as_mut().expect("the host is up").call(now, peer, call);
-        host.made.insert(token, Made { uid, to, handle, body, reply_len });
+        host.made.insert(token, Made { uid, handle, body, reply_len });
         uid
     }
 
