@@ -5,6 +5,7 @@
 //! network stack is not involved: the way to each peer is asked of the kernel's tables by a thread of its own.
 
 mod queue;
+mod setup;
 mod wakeup;
 
 use crate::{
@@ -145,11 +146,6 @@ impl AfXdp {
     pub fn queues(&self) -> u32 {
         self.queues.len() as u32
     }
-
-    /// Why the last attempt to find the way to `peer` failed, if it did: a sentence for the log.
-    pub fn why_unreachable(&self, peer: &Peer) -> Option<&str> {
-        self.paths.problem(peer)
-    }
 }
 
 fn payload_limit(interface: &str, mtu: u32, wanted: Option<usize>) -> Result<usize, Error> {
@@ -241,12 +237,17 @@ impl Nic for AfXdp {
 
     fn counters(&self) -> Counters {
         let mut frames = Frames::default();
-        let mut kicks = 0;
+        let (mut kicks, mut rx_missed) = (0, 0);
         for queue in &self.queues {
             frames.add(queue.frames());
             kicks += queue.kicks();
+            rx_missed += queue.missed();
         }
-        Counters { frames, kicks, ..self.counters }
+        Counters { frames, kicks, rx_missed, ..self.counters }
+    }
+
+    fn why_unreachable(&self, peer: &Peer) -> Option<&str> {
+        self.paths.problem(peer)
     }
 
     fn tick(&mut self, _now_ns: u64) {

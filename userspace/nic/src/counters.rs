@@ -9,6 +9,9 @@ pub struct Counters {
     pub rx_bytes: u64,
     /// Packets that arrived and were not handed on: longer than [`crate::Nic::max_payload`], or malformed.
     pub rx_dropped: u64,
+    /// Packets lost because the kernel had no room for them here: the engine is too slow, or has too few frames.
+    /// Brought up to date by [`crate::Nic::tick`]; always 0 on `udp`.
+    pub rx_missed: u64,
     /// Packets queued for transmission.
     pub tx_packets: u64,
     /// Their payload in bytes.

@@ -52,6 +52,12 @@ pub trait Nic {
     /// What happened so far.
     fn counters(&self) -> Counters;
 
+    /// Why the last attempt to find the way to `peer` failed, if it did: a sentence for the log. Backends that leave
+    /// that to the kernel do not know.
+    fn why_unreachable(&self, _peer: &Peer) -> Option<&str> {
+        None
+    }
+
     /// Slow housekeeping, to be called about every 100 ms with the CLOCK_MONOTONIC time in nanoseconds.
     fn tick(&mut self, now_ns: u64);
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::BorrowedFd,
@@ -215,6 +216,8 @@ fn a_receiver_that_sleeps_loses_packets_but_no_frames() {
             assert_eq!(right.counters().frames.missing(), 0);
         }
         assert!((1..1000).contains(&got), "{got} received");
+        right.tick(0);
+        assert_eq!(right.counters().rx_missed + got, 1000, "{:?}", right.counters());
         send_patiently(&mut left, &to, b"after");
         left.flush().unwrap();
         assert_eq!(gather(&mut right, 1)[0].1, b"after", "the queue works on");
@@ -383,5 +386,50 @@ fn mistakes_are_named() {
         let _first = AfXdp::open(base.clone(), &mut |_, _| Ok(())).unwrap();
         let second = AfXdp::open(base, &mut |_, _| Ok(())).err().unwrap();
         assert!(matches!(second, Error::Busy { queue: 0, .. }), "{second}");
+    });
+}
+
+#[test]
+fn a_missing_capability_is_named() {
+    isolated(|| {
+        let Some((a, _b)) = pair(1) else { return };
+        a.enter();
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        let error = AfXdp::open(config(&a), &mut |_, _| Ok(())).err().unwrap().to_string();
+        for expected in ["CAP_NET_RAW", a.interface, "`backend = \"udp\"`"] {
+            assert!(error.contains(expected), "{error}");
+        }
+    });
+}
+
+#[test]
+fn an_interface_may_go_down_and_come_back() {
+    isolated(|| {
+        let Some((a, b)) = pair(1) else { return };
+        let Some((mut left, _left_program)) = open(&a, config(&a), Attach::Native) else { return };
+        let Some((mut right, _right_program)) = open(&b, config(&b), Attach::Native) else { return };
+        let to = peer(b.v4);
+        send_patiently(&mut left, &to, b"before");
+        left.flush().unwrap();
+        assert_eq!(gather(&mut right, 1)[0].1, b"before");
+        a.enter();
+        ip(&["link", "set", a.interface, "down"]).unwrap();
+        send(&mut left, &to, b"kept").unwrap();
+        let error = left.flush().unwrap_err();
+        assert!(matches!(&error, Error::Down { .. }) && error.to_string().contains(a.interface), "{error}");
+        ip(&["link", "set", a.interface, "up"]).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let mut got = Vec::new();
+        while !got.contains(&b"after".to_vec()) {
+            assert!(Instant::now() < deadline, "{:?} {:?}", left.counters(), right.counters());
+            send_patiently(&mut left, &to, b"after");
+            let _ = left.flush();
+            right.receive(64, &mut |packet| got.push(packet.payload.to_vec())).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_accounted(&mut left);
+        assert_accounted(&mut right);
     });
 }

@@ -4,7 +4,11 @@
 //! way out. A [`Packet`] is a move-only token for a frame; all of them live in fields of [`Queue`], also while a
 //! caller's closure works on one, so that not even a panic in there loses a frame.
 
-use super::{Binding, Mode, wakeup::Wakeup};
+use super::{
+    Binding, Mode,
+    setup::{raise_budget, refusal},
+    wakeup::Wakeup,
+};
 use crate::{
     Error, Frames,
     headers::{self, Incoming, Template},
@@ -21,9 +25,10 @@ use std::{
 };
 use xdp::{
     CompletionRing, Packet, RingConfigBuilder, RxRing, Umem, WakableFillRing, WakableTxRing,
+    libc::xdp::XdpStatistics,
     nic::NicIndex,
     slab::Slab,
-    socket::{OptName, SocketError, XdpSocket, XdpSocketBuilder},
+    socket::{SocketError, XdpSocket, XdpSocketBuilder},
     umem::{FrameSize, UmemCfgBuilder},
 };
 
@@ -33,8 +38,6 @@ pub const FRAME_BYTES: usize = 4096 - 256;
 const BATCH: usize = 64;
 /// What the kernel sends per system call, unless told otherwise.
 const SKB_BUDGET: u32 = 32;
-/// `XDP_MAX_TX_SKB_BUDGET`, which `libc` does not have yet (Linux 6.17).
-const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 /// A socket that was just closed keeps its queue for a moment: tries to bind, and the time between them.
 const BIND_TRIES: u32 = 50;
 const BIND_WAIT: Duration = Duration::from_millis(20);
@@ -105,6 +108,8 @@ pub struct Queue {
     /// Whether the last kick left packets in the transmit ring.
     unsent: bool,
     kicks: u64,
+    /// Packets the kernel had no frame or no ring entry for, as of the last tick.
+    missed: u64,
 }
 
 // SAFETY: the raw pointers inside, of packets and mappings, lead to memory that `Queue` owns itself and that is as
@@ -199,6 +204,7 @@ impl Queue {
             fill_target,
             unsent: false,
             kicks: 0,
+            missed: 0,
         };
         queue.refill()?;
         Ok(queue)
@@ -217,6 +223,11 @@ impl Queue {
     /// System calls that made the kernel send.
     pub fn kicks(&self) -> u64 {
         self.kicks
+    }
+
+    /// Packets the kernel had no frame or no ring entry for, as of the last tick.
+    pub fn missed(&self) -> u64 {
+        self.missed
     }
 
     /// Where the frames are.
@@ -351,6 +362,7 @@ impl Queue {
             };
             self.reap();
         }
+        debug_assert_eq!(self.frames().missing(), 0, "frames got lost: {:?}", self.frames());
         Ok(())
     }
 
@@ -362,9 +374,14 @@ impl Queue {
         }
     }
 
-    /// Takes back frames also when nothing is being sent.
+    /// Takes back frames also when nothing is being sent, and asks what the kernel had to drop.
     pub fn tick(&mut self) {
         self.reap();
+        if let Ok(statistics) = self.socket.statistics() {
+            // An empty fill ring counts as a drop too; its own counter would count those packets twice.
+            let XdpStatistics { rx_dropped, rx_ring_full, .. } = statistics;
+            self.missed = rx_dropped + rx_ring_full;
+        }
     }
 
     /// Sorts the errors of a wake-up call: those that mean "again, later" are none.
@@ -384,62 +401,4 @@ impl Queue {
 fn borrow(socket: &impl AsRawFd) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open as long as the socket (or its builder) lives, which the result borrows.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
-}
-
-/// Lets one system call send a whole ring of packets. Kernels before 6.17 cannot; then it takes several calls.
-fn raise_budget(socket: libc::c_int, budget: u32) {
-    // SAFETY: the option's value is `budget`, whose size is given.
-    let _ = unsafe {
-        libc::setsockopt(
-            socket,
-            libc::SOL_XDP,
-            XDP_MAX_TX_SKB_BUDGET,
-            std::ptr::from_ref(&budget).cast(),
-            size_of::<u32>() as libc::socklen_t,
-        )
-    };
-}
-
-/// Says what a failure to set a socket up means.
-fn refusal(interface: &str, queue: u32, binding: Binding, error: SocketError) -> Error {
-    let interface = interface.to_owned();
-    let privilege = |interface, capability, operation| Error::Privilege { interface, capability, operation };
-    let setup = |interface, operation, problem| Error::Setup { interface, queue, operation, problem };
-    match error {
-        SocketError::SocketCreation(source) => match Errno::from_io_error(&source) {
-            Some(Errno::PERM | Errno::ACCESS) => privilege(interface, "CAP_NET_RAW", "open a socket"),
-            Some(Errno::AFNOSUPPORT) => {
-                let problem =
-                    "this kernel is built without AF_XDP (CONFIG_XDP_SOCKETS); use `backend = \"udp\"`";
-                setup(interface, "open a socket", problem.into())
-            }
-            _ => setup(interface, "open a socket", source.to_string()),
-        },
-        SocketError::SetSockOpt { inner, option: OptName::UmemRegion } => {
-            match Errno::from_io_error(&inner) {
-                Some(Errno::PERM | Errno::NOBUFS) => {
-                    privilege(interface, "CAP_IPC_LOCK (or a higher `ulimit -l`)", "lock the packet memory")
-                }
-                _ => setup(interface, "register the packet memory", inner.to_string()),
-            }
-        }
-        SocketError::SetSockOpt { inner, option } | SocketError::GetSockOpt { inner, option } => {
-            setup(interface, "set up the rings", format!("{option:?}: {inner}"))
-        }
-        SocketError::RingMap { inner, ring } => setup(interface, "map a ring", format!("{ring:?}: {inner}")),
-        SocketError::Bind(source) => match Errno::from_io_error(&source) {
-            Some(Errno::BUSY) => Error::Busy { interface, queue },
-            Some(Errno::PERM | Errno::ACCESS) => privilege(interface, "CAP_NET_RAW", "bind to a queue"),
-            Some(Errno::OPNOTSUPP | Errno::NOTSUP) if binding == Binding::ZeroCopy => {
-                Error::ZeroCopy { interface }
-            }
-            Some(Errno::NETDOWN) => Error::Down { interface },
-            Some(Errno::INVAL) => setup(
-                interface,
-                "bind",
-                "the interface has no such queue (`ethtool -l` shows how many)".into(),
-            ),
-            _ => setup(interface, "bind", source.to_string()),
-        },
-    }
 }

@@ -84,6 +84,9 @@ pub fn pair(queues: u32) -> Option<(End, End)> {
 fn namespace() -> io::Result<File> {
     // SAFETY: only the network namespace changes, on which no memory or descriptor of this thread depends.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
+    // Otherwise an interface's own address is not used for the first seconds, and IPv6 neighbours not asked for.
+    // Without IPv6 there is nothing to set.
+    let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
     File::open("/proc/thread-self/ns/net")
 }
 
