@@ -1,0 +1,290 @@
+//! The command line: every command, option and its help text.
+
+use crate::daemon::config::{Side, XdpMode};
+use crate::output::Output;
+use crate::exit;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// The command line.
+#[derive(Parser, Debug)]
+#[command(
+    name = "tollfree",
+    version,
+    about = "RPC whose policies run in the NIC driver: the daemon, and the commands that steer it",
+    after_help = exit::HELP,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    max_term_width = 110
+)]
+pub struct Cli {
+    /// Where sockets and the records of attached interfaces are [default: /run/tollfree]
+    #[arg(long, global = true, hide_env = true, env = "TOLLFREE_STATE_DIR", value_name = "DIR", help_heading = "Global options")]
+    pub state_dir: Option<PathBuf>,
+    /// Where BPF programs and maps are pinned [default: /sys/fs/bpf/tollfree]
+    #[arg(long, global = true, hide_env = true, env = "TOLLFREE_BPFFS", value_name = "DIR", help_heading = "Global options")]
+    pub bpffs: Option<PathBuf>,
+    /// Log more to the standard error; twice for everything. RUST_LOG overrides it
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the daemon: attach applications, carry their calls
+    ///
+    /// Ready when both sockets exist. Logs to the standard error. Ends cleanly on SIGINT or SIGTERM; attached XDP
+    /// programs stay (with their policy in force) until `tollfree iface detach` or `tollfree clean`.
+    Run(Run),
+    /// Say whether this host can run Tollfree, and what to do where it cannot
+    Check(Check),
+    /// Show the daemon, its applications, sessions and counters, and the attached interfaces
+    Status(Output),
+    /// Attach XDP programs to interfaces, and show them
+    #[command(subcommand, arg_required_else_help = true)]
+    Iface(Iface),
+    /// Check, explain and apply policies; look into and change their tables
+    #[command(subcommand, arg_required_else_help = true)]
+    Policy(Policy),
+    /// Compile schemas, and check that a change keeps the wire compatible
+    #[command(subcommand, arg_required_else_help = true)]
+    Schema(Schema),
+    /// Look at the XDP programs themselves
+    #[command(subcommand, arg_required_else_help = true)]
+    Program(Program),
+    /// Detach everything from every interface, and remove pins, records and dead sockets
+    Clean(Output),
+}
+
+/// `tollfree run`
+#[derive(Args, Debug)]
+pub struct Run {
+    /// Configuration file (TOML); without one: the udp backend on 0.0.0.0:7400
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `tollfree check`
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The interface that the afxdp backend is to use
+    #[arg(long = "iface", value_name = "INTERFACE")]
+    pub interface: Option<String>,
+    /// Also check this configuration file, and the interface it names
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The compiled XDP programs; searched for when absent
+    #[arg(long, env = "TOLLFREE_OBJECT", hide_env = true, value_name = "FILE")]
+    pub object: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `tollfree iface …`
+#[derive(Subcommand, Debug)]
+pub enum Iface {
+    /// Load the XDP programs and attach them to an interface
+    Attach(Attach),
+    /// Take the XDP programs off an interface, policy and all
+    Detach {
+        /// The interface
+        interface: String,
+    },
+    /// List the interfaces with XDP programs of Tollfree
+    List(Output),
+}
+
+/// `tollfree iface attach`
+#[derive(Args, Debug)]
+pub struct Attach {
+    /// The interface
+    pub interface: String,
+    /// Where in the kernel the program runs
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: XdpMode,
+    /// Replace an XDP program that is not Tollfree's
+    #[arg(long)]
+    pub force: bool,
+    /// UDP port of Tollfree on this host
+    #[arg(long, default_value_t = crate::daemon::config::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// The compiled XDP programs; searched for when absent
+    #[arg(long, env = "TOLLFREE_OBJECT", hide_env = true, value_name = "FILE")]
+    pub object: Option<PathBuf>,
+}
+
+/// A policy and its schema.
+#[derive(Args, Debug, Clone)]
+pub struct PolicyInput {
+    /// The policy
+    pub file: PathBuf,
+    /// Its schema: a .proto file, or a layout manifest from `tollfree schema compile`
+    #[arg(short, long, value_name = "FILE")]
+    pub schema: PathBuf,
+    /// Folder to search for imports of the schema; may be repeated
+    #[arg(short = 'I', long = "include", value_name = "DIR")]
+    pub includes: Vec<PathBuf>,
+}
+
+/// Which policy is meant.
+#[derive(Args, Debug, Clone)]
+pub struct Target {
+    /// Act on the pins of this interface; no daemon is needed
+    #[arg(long = "iface", value_name = "INTERFACE")]
+    pub interface: Option<String>,
+    /// Which of the daemon's two policies: on calls that arrive here, or on calls that leave
+    #[arg(long, value_enum, default_value_t, conflicts_with = "interface")]
+    pub at: Side,
+}
+
+/// `tollfree policy …`
+#[derive(Subcommand, Debug)]
+pub enum Policy {
+    /// Compile a policy and report mistakes; changes nothing
+    Check {
+        #[command(flatten)]
+        input: PolicyInput,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show where each element of a policy runs, and why
+    Explain {
+        #[command(flatten)]
+        input: PolicyInput,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Put a policy in force while calls run; tables of unchanged type keep their entries
+    ///
+    /// Through the daemon, unless --iface names an attached interface. When anything fails, what was in force stays.
+    Apply {
+        #[command(flatten)]
+        input: PolicyInput,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take the policy out of force: every call is delivered
+    Clear {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Look into and change the tables of the policy in force
+    #[command(subcommand, arg_required_else_help = true)]
+    Table(Table),
+}
+
+/// `tollfree policy table …`
+#[derive(Subcommand, Debug)]
+pub enum Table {
+    /// List the tables, or the entries of one
+    List {
+        /// The table; all tables when absent
+        table: Option<String>,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show one entry
+    Get {
+        /// The table
+        table: String,
+        /// The key: text as it is, numbers in decimal, enums by name, bytes in hexadecimal
+        key: String,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Set one entry; the next call is judged by it
+    Set {
+        /// The table
+        table: String,
+        /// The key
+        key: String,
+        /// The value: numbers in decimal, enums by name
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Delete one entry
+    Delete {
+        /// The table
+        table: String,
+        /// The key
+        key: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// `tollfree schema …`
+#[derive(Subcommand, Debug)]
+pub enum Schema {
+    /// Compile .proto files to a layout manifest (JSON), or to Rust stubs
+    Compile {
+        /// The .proto files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Folder to search for imports; may be repeated
+        #[arg(short = 'I', long = "include", value_name = "DIR")]
+        includes: Vec<PathBuf>,
+        /// Write the layout manifest to this file; to the standard output when absent
+        #[arg(short = 'o', long, value_name = "FILE", conflicts_with = "rust")]
+        out: Option<PathBuf>,
+        /// Write Rust stubs into this folder instead, one file per package
+        #[arg(long, value_name = "DIR")]
+        rust: Option<PathBuf>,
+    },
+    /// Report what in a schema is refused, and with --against what breaks peers that run the older one
+    Lint {
+        /// The .proto files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Folder to search for imports; may be repeated
+        #[arg(short = 'I', long = "include", value_name = "DIR")]
+        includes: Vec<PathBuf>,
+        /// The older schema: a .proto file, or its layout manifest
+        #[arg(long, value_name = "OLD")]
+        against: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// `tollfree program …`
+#[derive(Subcommand, Debug)]
+pub enum Program {
+    /// Load every program into the kernel, through aya and again through libbpf, and count its instructions
+    Verify {
+        /// The compiled XDP programs; searched for when absent
+        #[arg(long, env = "TOLLFREE_OBJECT", hide_env = true, value_name = "FILE")]
+        object: Option<PathBuf>,
+        /// Also compile and verify this policy
+        #[arg(long, value_name = "FILE", requires = "schema")]
+        policy: Option<PathBuf>,
+        /// The policy's schema
+        #[arg(short, long, value_name = "FILE", requires = "policy")]
+        schema: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

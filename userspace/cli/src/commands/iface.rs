@@ -1,0 +1,62 @@
+//! `tollfree iface`: which interfaces have XDP programs of Tollfree.
+
+use crate::admin::InterfaceView;
+use crate::args::{Attach, Iface};
+use crate::output::{Align, Output, Show, table};
+use crate::paths::Places;
+use crate::xdp::{self, Attached, How};
+use anyhow::Result;
+use serde::Serialize;
+
+/// Runs one of the commands.
+pub fn run(command: Iface, places: &Places) -> Result<()> {
+    match command {
+        Iface::Attach(attach) => {
+            let Attach { interface, mode, force, port, object } = attach;
+            let how = How { mode, force, port, object: object.as_deref() };
+            let view = Attached::attach(places, &interface, &how)?.view()?;
+            Output::default().text(&format!(
+                "XDP is attached to {interface} in {} mode, port {}; no policy is in force yet\n",
+                view.mode, view.port
+            ))
+        }
+        Iface::Detach { interface } => {
+            xdp::detach(places, &interface)?;
+            Output::default().text(&format!("XDP is off {interface}\n"))
+        }
+        Iface::List(output) => output.print(&Interfaces(xdp::views(places))),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Interfaces(Vec<InterfaceView>);
+
+impl Show for Interfaces {
+    fn text(&self) -> String {
+        if self.0.is_empty() {
+            return "no interface has XDP programs of Tollfree\n".into();
+        }
+        let columns = [
+            ("INTERFACE", Align::Left),
+            ("XDP", Align::Left),
+            ("PORT", Align::Right),
+            ("POLICY", Align::Left),
+            ("GENERATION", Align::Right),
+            ("INSNS", Align::Right),
+        ];
+        table(
+            &columns,
+            self.0.iter().map(|view| {
+                vec![
+                    view.interface.clone(),
+                    view.mode.clone(),
+                    view.port.to_string(),
+                    view.policy.clone().unwrap_or_else(|| "-".into()),
+                    view.generation.to_string(),
+                    if view.policy.is_some() { view.instructions.to_string() } else { "-".into() },
+                ]
+            }),
+        )
+    }
+}

@@ -1,0 +1,11 @@
+//! One module per command: what it does with its arguments, and what it prints.
+
+pub mod check;
+pub mod clean;
+pub mod iface;
+pub mod policy;
+pub mod program;
+pub mod run;
+pub mod schema;
+pub mod status;
+pub mod table;

@@ -1,0 +1,192 @@
+//! `tollfree policy`: check, explain, apply, clear.
+
+use crate::admin::{Applied, Client, Request};
+use crate::args::{Policy, PolicyInput, Target};
+use crate::daemon::config::Side;
+use crate::input;
+use crate::output::{Align, Output, Show, facts, table};
+use crate::paths::Places;
+use crate::xdp;
+use anyhow::Result;
+use serde::Serialize;
+use tollfree_policy::{Explain, Options};
+
+/// Runs one of the commands.
+pub fn run(command: Policy, places: &Places) -> Result<()> {
+    match command {
+        Policy::Check { input, output } => check(&input, output),
+        Policy::Explain { input, output } => explain(&input, output),
+        Policy::Apply { input, target, output } => apply(&input, &target, output, places),
+        Policy::Clear { target } => clear(&target, places),
+        Policy::Table(command) => super::table::run(command, places),
+    }
+}
+
+/// What `policy check` says of a policy without mistakes.
+#[derive(Serialize)]
+struct Checked {
+    ok: bool,
+    elements: usize,
+    tables: usize,
+    instructions: usize,
+    #[serde(skip)]
+    name: String,
+}
+
+impl Show for Checked {
+    fn text(&self) -> String {
+        format!("{}: no mistakes\n", self.name)
+    }
+}
+
+fn check(input: &PolicyInput, output: Output) -> Result<()> {
+    let policy = input::Policy::read(input)?;
+    let compiled = policy.compile_or_show(Options::default(), output)?;
+    output.print(&Checked {
+        ok: true,
+        elements: compiled.explain.elements.len(),
+        tables: compiled.tables.len(),
+        instructions: compiled.instructions,
+        name: policy.name,
+    })
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Explained(Explain);
+
+fn explain(input: &PolicyInput, output: Output) -> Result<()> {
+    let policy = input::Policy::read(input)?;
+    let compiled = policy.compile_or_show(Options::default(), output)?;
+    output.print(&Explained(compiled.explain))
+}
+
+impl Show for Explained {
+    fn text(&self) -> String {
+        let Explain { file, side, elements, instructions, tables, transport, notes } = &self.0;
+        let mut heading = vec![("policy", file.clone()), ("guards", format!("the {side}'s side"))];
+        if *instructions > 0 {
+            heading.push(("program", format!("{instructions} eBPF instructions, checks included")));
+        }
+        let mut text = facts(heading);
+        text.push('\n');
+        let columns = [
+            ("ELEMENT", Align::Left),
+            ("PLACE", Align::Left),
+            ("INSNS", Align::Right),
+            ("READS", Align::Left),
+            ("TABLES", Align::Left),
+            ("WHY", Align::Left),
+        ];
+        text.push_str(&table(
+            &columns,
+            elements.iter().map(|element| {
+                let mut used = element.tables_read.clone();
+                used.extend(element.tables_written.iter().filter(|name| !element.tables_read.contains(name)).cloned());
+                let instructions = element.instructions;
+                vec![
+                    element.name.clone(),
+                    element.place.to_string(),
+                    if instructions > 0 { instructions.to_string() } else { "-".into() },
+                    list(&element.reads),
+                    list(&used),
+                    element.why.clone(),
+                ]
+            }),
+        ));
+        if !tables.is_empty() {
+            text.push('\n');
+            let columns =
+                [("TABLE", Align::Left), ("KEY", Align::Left), ("VALUE", Align::Left), ("CAPACITY", Align::Right)];
+            text.push_str(&table(
+                &columns,
+                tables.iter().map(|table| {
+                    let capacity = table.capacity.to_string();
+                    vec![table.name.clone(), table.key.to_string(), table.value.to_string(), capacity]
+                }),
+            ));
+        }
+        if !transport.is_empty() {
+            text.push('\n');
+            text.push_str(&table(
+                &[("METHOD", Align::Left), ("TRANSPORT", Align::Left)],
+                transport.iter().map(|method| vec![method.method.clone(), method.modules.join(" -> ")]),
+            ));
+        }
+        for note in notes {
+            text.push_str(&format!("note: {note}\n"));
+        }
+        text
+    }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "-".into() } else { names.join(", ") }
+}
+
+fn apply(input: &PolicyInput, target: &Target, output: Output, places: &Places) -> Result<()> {
+    let policy = input::Policy::read(input)?;
+    // Compiled here even when the daemon will do it again: here the mistakes can be shown in place.
+    let side = side(target.at);
+    let compiled = policy.compile_or_show(Options { side: side_asked(target), xdp: true }, output)?;
+    let applied = match &target.interface {
+        Some(interface) => {
+            let mut interface = xdp::Attached::open(places, interface)?;
+            interface.apply(&policy, &compiled)?
+        }
+        None => {
+            let input::Policy { name, text, manifest } = policy;
+            let at = if compiled.side == side { target.at } else { other(target.at) };
+            let request = Request::PolicyApply { name, text, manifest: Box::new(manifest), at };
+            Client::connect(&places.admin_socket())?.ask(&request)?
+        }
+    };
+    output.print(&applied)
+}
+
+/// `--at client` asks for the client's side; the default leaves it to the policy's own words.
+fn side_asked(target: &Target) -> Option<tollfree_policy::Side> {
+    match (&target.interface, target.at) {
+        (None, Side::Client) => Some(tollfree_policy::Side::Client),
+        _ => None,
+    }
+}
+
+fn side(at: Side) -> tollfree_policy::Side {
+    match at {
+        Side::Server => tollfree_policy::Side::Server,
+        Side::Client => tollfree_policy::Side::Client,
+    }
+}
+
+fn other(at: Side) -> Side {
+    match at {
+        Side::Server => Side::Client,
+        Side::Client => Side::Server,
+    }
+}
+
+impl Show for Applied {
+    fn text(&self) -> String {
+        let Applied { policy, target, place, at, generation, tables, instructions } = self;
+        let mut text = format!("{policy} is in force ");
+        match place.as_str() {
+            "xdp" => text.push_str(&format!("in XDP on {target} ({instructions} instructions)")),
+            _ => text.push_str(&format!("in the engine, at the {}", at.name())),
+        }
+        text.push_str(&format!(", generation {generation}"));
+        if !tables.is_empty() {
+            text.push_str(&format!("; tables: {}", tables.join(", ")));
+        }
+        text.push('\n');
+        text
+    }
+}
+
+fn clear(target: &Target, places: &Places) -> Result<()> {
+    match &target.interface {
+        Some(interface) => xdp::Attached::open(places, interface)?.clear()?,
+        None => Client::connect(&places.admin_socket())?.ask(&Request::PolicyClear { at: target.at })?,
+    }
+    Output::default().text("no policy is in force; every call is delivered\n")
+}

@@ -1,0 +1,73 @@
+//! `tollfree program verify`: does the kernel here take every program, through either loader, and how big is it?
+
+use crate::exit::Exit;
+use crate::input;
+use crate::output::{Align, Output, Show, table};
+use crate::{args, paths, privilege};
+use anyhow::Result;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use tollfree_loader::ProgramReport;
+use tollfree_policy::Options;
+
+/// Runs the command.
+pub fn run(command: args::Program) -> Result<()> {
+    let args::Program::Verify { object, policy, schema, output } = command;
+    verify(object.as_deref(), policy.zip(schema), output)
+}
+
+fn verify(object: Option<&Path>, policy: Option<(PathBuf, PathBuf)>, output: Output) -> Result<()> {
+    let path = paths::object(object)?;
+    let policy = match policy {
+        Some((file, schema)) => {
+            let policy = input::Policy::read(&args::PolicyInput { file, schema, includes: Vec::new() })?;
+            let compiled = policy.compile_or_show(Options::default(), output)?;
+            compiled.object.map(|object| (policy.name, object))
+        }
+        None => None,
+    };
+    privilege::require("loading programs", privilege::ATTACH)?;
+    let mut objects = vec![(path.display().to_string(), std::fs::read(&path)?)];
+    objects.extend(policy);
+    let reports = tollfree_loader::verify(&objects);
+    let verified = Verified { ok: reports.iter().all(|report| report.ok), programs: reports };
+    output.print(&verified)?;
+    if verified.ok { Ok(()) } else { Err(Exit::Reported.into()) }
+}
+
+#[derive(Serialize)]
+struct Verified {
+    ok: bool,
+    programs: Vec<ProgramReport>,
+}
+
+impl Show for Verified {
+    fn text(&self) -> String {
+        let columns = [
+            ("PROGRAM", Align::Left),
+            ("LOADER", Align::Left),
+            ("INSNS", Align::Right),
+            ("VERIFIED", Align::Right),
+            ("JITED", Align::Right),
+            ("RESULT", Align::Left),
+        ];
+        let mut text = table(
+            &columns,
+            self.programs.iter().map(|report| {
+                vec![
+                    if report.name.is_empty() { report.object.clone() } else { report.name.clone() },
+                    report.loader.to_owned(),
+                    report.instructions.to_string(),
+                    report.verified.to_string(),
+                    format!("{} B", report.jited),
+                    if report.ok { "ok" } else { "refused" }.to_owned(),
+                ]
+            }),
+        );
+        // The verifier's own words, whole: they are what one needs when it refuses.
+        for report in self.programs.iter().filter(|report| !report.ok) {
+            text.push_str(&format!("\n{} of {} through {}:\n{}\n", report.name, report.object, report.loader, report.log.trim_end()));
+        }
+        text
+    }
+}

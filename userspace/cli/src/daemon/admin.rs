@@ -1,0 +1,64 @@
+//! The socket that commands speak to: reads requests, lets the daemon act, writes replies. One line each.
+
+use super::Daemon;
+use crate::admin::{Reply, Request};
+use anyhow::{Context, Result};
+use std::rc::Rc;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tracing::{debug, warn};
+
+/// The longest request, in bytes: a policy and its schema are the bulk of it.
+const REQUEST_MAX: u64 = 16 << 20;
+
+/// Serves commands until the task is dropped. Must run on the daemon's own `LocalSet`.
+pub async fn serve(listener: UnixListener, daemon: Rc<Daemon>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let daemon = daemon.clone();
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = converse(stream, &daemon).await {
+                        debug!("admin connection ended: {}", crate::exit::flatten(&error));
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a command");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, daemon: &Daemon) -> Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        (&mut stream).take(REQUEST_MAX).read_line(&mut line).await?;
+        if !line.ends_with('\n') {
+            return Ok(());
+        }
+        let reply = Reply::from(answer(&line, daemon).await);
+        let mut text = serde_json::to_string(&reply)?;
+        text.push('\n');
+        stream.get_mut().write_all(text.as_bytes()).await?;
+    }
+}
+
+async fn answer(line: &str, daemon: &Daemon) -> Result<serde_json::Value> {
+    let request = serde_json::from_str(line)
+        .context("not a request this daemon knows; is the command of another version?")?;
+    match request {
+        Request::Status => Ok(serde_json::to_value(daemon.status().await?)?),
+        Request::PolicyApply { name, text, manifest, at } => {
+            let policy = crate::input::Policy { name, text, manifest: *manifest };
+            Ok(serde_json::to_value(daemon.policy_apply(policy, at).await?)?)
+        }
+        Request::PolicyClear { at } => {
+            daemon.policy_clear(at).await?;
+            Ok(serde_json::Value::Null)
+        }
+        Request::Table { at, table } => daemon.table(at, table).await,
+    }
+}

@@ -1,0 +1,153 @@
+//! From a configuration to a running engine: the packet backend, the XDP programs in front of it, the poll thread.
+
+use super::config::{Backend, Config, Wait};
+use crate::xdp::{Attached, Mirror};
+use crate::output::count;
+use crate::{interfaces, paths, privilege};
+use anyhow::{Context, Result, anyhow};
+use std::net::IpAddr;
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+use tollfree_engine::{Driver, Engine, Handle, NoDriver, Waiting};
+use tollfree_nic::afxdp::{self, AfXdp};
+use tollfree_nic::udp::Udp;
+use tollfree_nic::{Nic, Peer};
+use tracing::info;
+
+/// An engine on its thread.
+pub struct Running {
+    /// Speaks to it.
+    pub engine: Handle,
+    /// Its thread; ends when told to stop, or with the reason of a failure.
+    pub thread: JoinHandle<Result<()>>,
+    /// Resolves when the thread ends, whyever.
+    pub ended: oneshot::Receiver<()>,
+    /// The interface in front of it, for backend `afxdp`.
+    pub xdp: Option<Attached>,
+}
+
+/// Starts what the configuration asks for.
+///
+/// # Errors
+/// One sentence about what is missing.
+pub fn start(config: &Config) -> Result<Running> {
+    match config.backend {
+        Backend::Udp => {
+            let listen = config.listen();
+            let (engine, thread, ended) = spawn(config, move || {
+                let nic = Udp::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+                Ok((nic, NoDriver))
+            })?;
+            info!("backend udp on {listen}: policies run in the engine");
+            Ok(Running { engine, thread, ended, xdp: None })
+        }
+        Backend::Afxdp => start_afxdp(config),
+    }
+}
+
+fn start_afxdp(config: &Config) -> Result<Running> {
+    let interface = config.interface.clone().context("the afxdp backend needs `interface`")?;
+    interfaces::require(&interface)?;
+    privilege::require("the afxdp backend", privilege::AFXDP)?;
+    let places = paths::Places { state: config.state_dir.clone(), bpffs: config.bpffs.clone() };
+    let mut xdp = Attached::open_or_attach(&places, &interface, config)?;
+    xdp.set_addresses(&addresses(&interface))?;
+
+    let settings = afxdp::Config { frames: config.frames, port: config.port(), ..afxdp::Config::new(&interface) };
+    let mut mirror = Mirror::open(&places, &interface)?;
+    let (engine, thread, ended) = spawn(config, move || {
+        mirror.forget_sessions()?;
+        let nic = AfXdp::open(settings, &mut |queue, socket| mirror.register(queue, socket))
+            .context("cannot open AF_XDP sockets")?;
+        let copies = match nic.mode() {
+            afxdp::Mode::Copy => "copying",
+            afxdp::Mode::ZeroCopy => "zero-copy",
+        };
+        info!("AF_XDP on {interface}: {copies}, {}", count(nic.queues(), "receive queue"));
+        Ok((nic, mirror))
+    })?;
+    info!("backend afxdp on {}, port {}: server-side policies run in XDP", xdp.interface(), config.port());
+    Ok(Running { engine, thread, ended, xdp: Some(xdp) })
+}
+
+type Spawned = (Handle, JoinHandle<Result<()>>, oneshot::Receiver<()>);
+
+/// Makes the backend on the poll thread itself, whose rings need never move, and waits until it is there.
+fn spawn<N: Nic, D: Driver>(
+    config: &Config,
+    make: impl FnOnce() -> Result<(N, D)> + Send + 'static,
+) -> Result<Spawned> {
+    let settings = engine_config(config);
+    let transport = transport_config(config)?;
+    let (ready, started) = std::sync::mpsc::sync_channel(1);
+    let (ending, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("tf-engine".into()).spawn(move || {
+        let made = make().and_then(|(nic, driver)| Ok(Engine::new(settings, nic, driver, transport)?));
+        let (mut engine, handle) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                drop(ready.send(Err(error)));
+                return Ok(());
+            }
+        };
+        drop(ready.send(Ok(handle)));
+        let result = engine.run().context("the engine ended");
+        // The daemon may have ended first.
+        let _ = ending.send(());
+        result
+    })?;
+    let handle = started.recv().map_err(|_| anyhow!("the engine panicked; this is a bug"))??;
+    Ok((handle, thread, ended))
+}
+
+fn engine_config(config: &Config) -> tollfree_engine::Config {
+    let routes = config.routes.iter().map(|route| (route.service.clone(), Peer::from(route.peer)));
+    let waiting = match config.wait {
+        Wait::Busy => Waiting::Busy,
+        Wait::Adaptive => Waiting::Adaptive,
+        Wait::Sleep => Waiting::Sleep,
+    };
+    tollfree_engine::Config { routes: routes.collect(), waiting }
+}
+
+fn transport_config(config: &Config) -> Result<tollfree_transport::Config> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| anyhow!("the kernel gives no random bytes: {error}"))?;
+    // Peers only compare epochs for equality with the last one they saw, so wrapping in 2106 is harmless.
+    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32);
+    Ok(tollfree_transport::Config {
+        psk: config.psk.as_bytes().to_vec(),
+        secret,
+        epoch,
+        idle_ms: config.idle_timeout.as_millis() as u32,
+        ..tollfree_transport::Config::default()
+    })
+}
+
+/// The addresses of an interface; none where it has gone.
+pub fn addresses(interface: &str) -> Vec<IpAddr> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let mut addresses: Vec<IpAddr> = all
+        .filter(|entry| entry.interface_name == interface)
+        .filter_map(|entry| {
+            let address = entry.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        })
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn loopback_has_an_address() {
+        let found = super::addresses("lo");
+        // A fresh network namespace has its loopback down, and no address.
+        assert!(found.is_empty() || found.iter().any(std::net::IpAddr::is_loopback), "{found:?}");
+        assert!(super::addresses("no-such-interface").is_empty());
+    }
+}

@@ -1,0 +1,367 @@
+//! The daemon's configuration file: what can be set, in which unit, and the defaults. Not here: acting on it.
+
+use crate::exit::refused;
+use crate::paths;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Deserializer};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Tollfree's UDP port unless another is set.
+pub const DEFAULT_PORT: u16 = 7400;
+
+/// How packets reach the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// Kernel sockets: no privileges; policies run in the engine.
+    #[default]
+    Udp,
+    /// AF_XDP on one interface; policies run in the NIC's driver.
+    Afxdp,
+}
+
+impl Backend {
+    /// The name in files and in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Udp => "udp",
+            Backend::Afxdp => "afxdp",
+        }
+    }
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the interface's driver; refused where the driver cannot.
+    #[default]
+    Native,
+    /// In the network stack: works on any interface, slower.
+    Generic,
+}
+
+/// How the poll loop waits for work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wait {
+    /// Never sleeps: for a core of its own.
+    Busy,
+    /// Spins, yields, then sleeps.
+    #[default]
+    Adaptive,
+    /// Sleeps at once.
+    Sleep,
+}
+
+/// Which calls a policy judges in the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// Calls that arrive at services on this host.
+    #[default]
+    Server,
+    /// Calls that leave clients on this host.
+    Client,
+}
+
+impl Side {
+    /// The name in files and in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Server => "server",
+            Side::Client => "client",
+        }
+    }
+}
+
+/// Which host serves a service.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Full name of the service, such as `demo.Hash`.
+    pub service: String,
+    /// The engine that serves it: address and UDP port.
+    pub peer: SocketAddr,
+}
+
+/// A policy in force from the start.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// The policy; relative to the configuration file.
+    pub file: PathBuf,
+    /// Its schema, a `.proto` file or a layout manifest; relative to the configuration file.
+    pub schema: PathBuf,
+    /// Which calls it judges.
+    #[serde(default)]
+    pub at: Side,
+}
+
+/// The configuration file. Every key is optional, unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How packets reach the wire; `udp`.
+    pub backend: Backend,
+    /// Network interface; `afxdp` needs it.
+    pub interface: Option<String>,
+    /// How XDP is attached; `native`.
+    pub mode: XdpMode,
+    /// Whether a foreign XDP program on the interface is replaced; no.
+    pub force: bool,
+    /// Address and UDP port of the `udp` backend; `0.0.0.0:7400`.
+    pub listen: Option<SocketAddr>,
+    /// UDP port of the `afxdp` backend; 7400.
+    pub port: Option<u16>,
+    /// Frames of packet memory per receive queue of the `afxdp` backend, a power of two; 4096.
+    pub frames: u32,
+    /// Where sockets and the records of attached interfaces are.
+    pub state_dir: PathBuf,
+    /// Where BPF programs and maps are pinned.
+    pub bpffs: PathBuf,
+    /// The compiled XDP programs; searched for when absent.
+    pub object: Option<PathBuf>,
+    /// Secret shared by all hosts; authenticates sessions. Empty: sessions are only guarded against off-path spoofing.
+    pub psk: String,
+    /// How long a session may stay unused before it ends, such as `60s`.
+    #[serde(deserialize_with = "duration")]
+    pub idle_timeout: Duration,
+    /// How the poll loop waits; `adaptive`.
+    pub wait: Wait,
+    /// The socket that applications attach to; `<state_dir>/app.sock`.
+    pub app_socket: Option<PathBuf>,
+    /// Its permissions, in octal; `"0666"`: every local user may attach.
+    #[serde(deserialize_with = "octal")]
+    pub app_socket_mode: u32,
+    /// Which host serves which service.
+    #[serde(rename = "route")]
+    pub routes: Vec<Route>,
+    /// Policy in force from the start.
+    pub policy: Option<PolicyFile>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            backend: Backend::default(),
+            interface: None,
+            mode: XdpMode::default(),
+            force: false,
+            listen: None,
+            port: None,
+            frames: 4096,
+            state_dir: PathBuf::from(paths::STATE_DIR),
+            bpffs: PathBuf::from(paths::BPFFS),
+            object: None,
+            psk: String::new(),
+            idle_timeout: Duration::from_secs(60),
+            wait: Wait::default(),
+            app_socket: None,
+            app_socket_mode: 0o666,
+            routes: Vec::new(),
+            policy: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// By file, line and key.
+    pub fn read(file: &Path) -> Result<Config> {
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let mut config = Config::parse(&text).map_err(|error| match error.at {
+            Some((line, column)) => refused(format!("{}:{line}:{column}: {}", file.display(), error.text)),
+            None => refused(format!("{}: {}", file.display(), error.text)),
+        })?;
+        if let Some(policy) = &mut config.policy {
+            let folder = file.parent().unwrap_or(Path::new("."));
+            policy.file = folder.join(&policy.file);
+            policy.schema = folder.join(&policy.schema);
+        }
+        Ok(config)
+    }
+
+    fn parse(text: &str) -> Result<Config, Mistake> {
+        let config: Config = toml::from_str(text).map_err(|error| Mistake {
+            at: error.span().map(|span| place(text, span.start)),
+            text: sentence(text, &error),
+        })?;
+        config.check().map_err(|(key, message)| Mistake { at: find_key(text, key), text: message })?;
+        Ok(config)
+    }
+
+    /// What the keys' types cannot say; an error names the key at fault.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.backend == Backend::Afxdp && self.interface.is_none() {
+            return Err(("backend", r#"backend = "afxdp" needs `interface`"#.into()));
+        }
+        if self.backend == Backend::Udp && self.interface.is_some() {
+            return Err(("interface", r#"`interface` belongs to backend = "afxdp"; with "udp" set `listen`"#.into()));
+        }
+        if self.backend == Backend::Udp && self.port.is_some() {
+            return Err(("port", r#"`port` belongs to backend = "afxdp"; with "udp" set `listen`"#.into()));
+        }
+        if self.backend == Backend::Afxdp && self.listen.is_some() {
+            return Err(("listen", r#"`listen` belongs to backend = "udp"; with "afxdp" set `port`"#.into()));
+        }
+        if self.port == Some(0) {
+            return Err(("port", "`port` is a UDP port from 1 to 65535".into()));
+        }
+        if !self.frames.is_power_of_two() || !(64..=65_536).contains(&self.frames) {
+            return Err(("frames", format!("`frames` is a power of two from 64 to 65536, not {}", self.frames)));
+        }
+        if self.idle_timeout < Duration::from_millis(100) || self.idle_timeout > Duration::from_secs(24 * 3600) {
+            return Err(("idle_timeout", "`idle_timeout` is between 100ms and 24h".into()));
+        }
+        for (at, route) in self.routes.iter().enumerate() {
+            if self.routes[..at].iter().any(|earlier| earlier.service == route.service) {
+                return Err(("route", format!("`route` names service {} twice", route.service)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The UDP port of whichever backend is chosen.
+    pub fn port(&self) -> u16 {
+        match self.backend {
+            Backend::Udp => self.listen().port(),
+            Backend::Afxdp => self.port.unwrap_or(DEFAULT_PORT),
+        }
+    }
+
+    /// The address of the `udp` backend.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)))
+    }
+
+    /// The socket that applications attach to.
+    pub fn app_socket(&self) -> PathBuf {
+        self.app_socket.clone().unwrap_or_else(|| self.state_dir.join(paths::APP_SOCKET))
+    }
+
+    /// The socket that commands speak to.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.state_dir.join(paths::ADMIN_SOCKET)
+    }
+}
+
+/// What is wrong with a file's text, and at which line and column, from 1.
+#[derive(Debug, PartialEq, Eq)]
+struct Mistake {
+    at: Option<(usize, usize)>,
+    text: String,
+}
+
+/// The parser's message on one line, with the key that it is about where the message does not name it.
+fn sentence(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().trim().replace('\n', ", ");
+    let Some(span) = error.span() else { return message };
+    let line_start = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    match line.split_once('=') {
+        Some((key, _)) if !message.contains(&format!("`{}`", key.trim())) && !key.trim().is_empty() => {
+            format!("`{}`: {message}", key.trim())
+        }
+        _ => message,
+    }
+}
+
+fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..offset.min(text.len())];
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+/// Where a key or table is set.
+fn find_key(text: &str, key: &str) -> Option<(usize, usize)> {
+    let sets_key = |line: &str| {
+        let line = line.trim_start_matches([' ', '\t', '[']);
+        line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(['=', ']', '.']))
+    };
+    text.lines().position(sets_key).map(|index| (index + 1, 1))
+}
+
+fn duration<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(input)?;
+    humantime::parse_duration(&text)
+        .map_err(|_| serde::de::Error::custom(format!("{text:?} is not a duration such as \"60s\" or \"5m\"")))
+}
+
+fn octal<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
+    let text = String::deserialize(input)?;
+    match u32::from_str_radix(&text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(serde::de::Error::custom(format!("{text:?} is not a file mode such as \"0660\""))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = r#"
+backend = "afxdp"
+interface = "eth0"
+mode = "generic"
+force = true
+port = 7401
+frames = 8192
+state_dir = "/tmp/s"
+bpffs = "/sys/fs/bpf/x"
+object = "/tmp/o"
+psk = "secret"
+idle_timeout = "5s"
+wait = "busy"
+app_socket = "/tmp/a.sock"
+app_socket_mode = "0660"
+[[route]]
+service = "demo.Hash"
+peer = "10.77.0.2:7400"
+[policy]
+file = "f.policy"
+schema = "f.proto"
+at = "client"
+"#;
+        let config = Config::parse(text).unwrap();
+        assert_eq!((config.backend, config.mode, config.wait), (Backend::Afxdp, XdpMode::Generic, Wait::Busy));
+        assert_eq!((config.port(), config.app_socket_mode), (7401, 0o660));
+        assert_eq!(config.idle_timeout, Duration::from_secs(5));
+        assert_eq!(config.routes[0].peer.port(), 7400);
+        assert_eq!(config.policy.unwrap().at, Side::Client);
+    }
+
+    #[test]
+    fn mistakes_name_line_and_key() {
+        let cases = [
+            ("backend = \"udp\"\nbackand = 1\n", (2, 1), "unknown field `backand`"),
+            ("\nport = \"x\"\n", (2, 8), "`port`: invalid type"),
+            ("backend = \"afxdp\"\n", (1, 1), "needs `interface`"),
+            ("interface = \"eth0\"\n", (1, 1), "belongs to backend"),
+            ("idle_timeout = \"soon\"\n", (1, 16), "`idle_timeout`: \"soon\" is not a duration"),
+            ("app_socket_mode = \"rw\"\n", (1, 19), "is not a file mode"),
+            ("[[route]]\nservice = \"a\"\npeer = \"nowhere\"\n", (3, 8), "`peer`: "),
+            ("[policy]\nfile = \"a\"\n", (1, 1), "missing field `schema`"),
+            ("wait = \"often\"\n", (1, 8), "`wait`: unknown variant `often`, expected"),
+            ("frames = 1000\n", (1, 1), "power of two"),
+        ];
+        for (text, at, message) in cases {
+            let mistake = Config::parse(text).unwrap_err();
+            assert_eq!(mistake.at, Some(at), "{text}: {mistake:?}");
+            assert!(mistake.text.contains(message), "{text}: {mistake:?}");
+            assert!(!mistake.text.contains('\n'), "{mistake:?}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What `tollfree run` keeps running: the engine on its own thread, and around it the sockets for applications and
+//! commands, policies, and an orderly end. Nothing here is on a call's path.
+
+mod admin;
+mod apps;
+mod backend;
+pub mod config;
+mod policies;
+mod report;
+mod sockets;
+
+use crate::paths;
+pub use backend::addresses;
+use anyhow::{Context, Result, anyhow};
+use config::{Config, PolicyFile};
+use policies::Policies;
+use sockets::{Lock, SocketFile};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, oneshot};
+use tokio::task::LocalSet;
+use tollfree_engine::{Command, Handle};
+use tracing::{info, warn};
+
+/// Permissions of the socket for commands: whoever may write it rules the daemon.
+const ADMIN_MODE: u32 = 0o600;
+/// How often the interface's addresses are looked up again.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs until a signal, or until the engine fails.
+///
+/// # Errors
+/// When anything that the configuration asks for cannot be had, or the packet backend fails for good.
+pub fn run(config: Config) -> Result<()> {
+    let _lock = Lock::take(&config.state_dir)?;
+    // One thread is plenty: it sleeps unless someone attaches or commands.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the daemon")?;
+    let ended = LocalSet::new().block_on(&runtime, serve(config));
+    // A greeting in progress must not delay the end.
+    runtime.shutdown_background();
+    ended
+}
+
+/// What commands act on.
+pub struct Daemon {
+    config: Config,
+    started: Instant,
+    engine: Handle,
+    policies: Mutex<Policies>,
+}
+
+async fn serve(config: Config) -> Result<()> {
+    // Before anything is changed, so that a signal during start-up ends in order too.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+
+    let backend::Running { engine, thread, ended, xdp } = backend::start(&config)?;
+    let policies = Policies::new(engine.clone(), xdp);
+    let daemon =
+        Rc::new(Daemon { config, started: Instant::now(), engine, policies: Mutex::new(policies) });
+    let result = tokio::select! {
+        result = daemon.clone().attend() => result,
+        _ = interrupt.recv() => stop("SIGINT"),
+        _ = terminate.recv() => stop("SIGTERM"),
+        // The thread's own result says why.
+        _ = ended => Ok(()),
+    };
+
+    // Sockets are gone by now, so nobody new comes; those attached hear of the end by their sockets' closing.
+    let _ = daemon.engine.send(Command::Stop);
+    let engine_result = thread.join().unwrap_or_else(|_| Err(anyhow!("the engine panicked; this is a bug")));
+    daemon.policies.lock().await.leave();
+    info!("stopped");
+    result.and(engine_result)
+}
+
+fn stop(signal: &str) -> Result<()> {
+    info!("{signal}: stopping");
+    Ok(())
+}
+
+impl Daemon {
+    /// Puts the configured policy in force, opens the sockets, and serves them. Returns only on failure; dropping it
+    /// removes the sockets.
+    async fn attend(self: Rc<Daemon>) -> Result<()> {
+        self.policies.lock().await.resume().await?;
+        if let Some(policy) = &self.config.policy {
+            self.apply_file(policy).await?;
+        }
+        let app_path = self.config.app_socket();
+        let admin_path = self.config.admin_socket();
+        let (_app_file, app): (SocketFile, UnixListener) =
+            SocketFile::listen(&app_path, self.config.app_socket_mode)?;
+        let (_admin_file, admin) = SocketFile::listen(&admin_path, ADMIN_MODE)?;
+        info!("ready: applications attach at {}, commands at {}", app_path.display(), admin_path.display());
+        tokio::select! {
+            () = apps::serve(app, self.engine.clone()) => {}
+            () = admin::serve(admin, self.clone()) => {}
+            () = self.follow_addresses() => {}
+        }
+        Ok(())
+    }
+
+    async fn apply_file(&self, policy: &PolicyFile) -> Result<()> {
+        let PolicyFile { file, schema, at } = policy;
+        let input =
+            crate::args::PolicyInput { file: file.clone(), schema: schema.clone(), includes: Vec::new() };
+        let policy = crate::input::Policy::read(&input)?;
+        let applied = self.policy_apply(policy, *at).await?;
+        let crate::admin::Applied { policy, target, place, at, generation, .. } = applied;
+        info!(place, target, at = at.name(), generation, "policy {policy} is in force");
+        Ok(())
+    }
+
+    /// Addresses come and go; packets for those gone must reach the kernel again.
+    async fn follow_addresses(&self) {
+        let mut known = None;
+        loop {
+            if let Some(interface) = &self.config.interface {
+                let now = addresses(interface);
+                if known.as_ref() != Some(&now) {
+                    match self.policies.lock().await.set_addresses(&now) {
+                        Ok(()) => info!(interface, addresses = ?now, "addresses of this host"),
+                        Err(error) => warn!("cannot follow addresses: {}", crate::exit::flatten(&error)),
+                    }
+                    known = Some(now);
+                }
+            }
+            tokio::time::sleep(ADDRESSES_EVERY).await;
+        }
+    }
+}
+
+/// Sends the engine a command and waits for its result.
+///
+/// # Errors
+/// When the engine has stopped or has refused.
+pub async fn ask<T: Send + 'static>(
+    engine: &Handle,
+    command: impl FnOnce(Box<dyn FnOnce(T) + Send>) -> Command,
+) -> Result<T> {
+    let (answer, answered) = oneshot::channel();
+    engine.send(command(Box::new(move |value| drop(answer.send(value)))))?;
+    answered.await.map_err(|_| anyhow!("the engine has stopped or refused; its log says why"))
+}
+
+/// The configuration of `tollfree run`, with what the command line says on top.
+///
+/// # Errors
+/// Mistakes in the file, by line and key.
+pub fn configuration(
+    file: Option<&std::path::Path>,
+    state_dir: Option<std::path::PathBuf>,
+    bpffs: Option<std::path::PathBuf>,
+) -> Result<Config> {
+    let mut config = file.map(Config::read).transpose()?.unwrap_or_default();
+    let paths::Places { state, bpffs } = paths::Places::new(
+        state_dir.or_else(|| Some(config.state_dir.clone())),
+        bpffs.or_else(|| Some(config.bpffs.clone())),
+    );
+    (config.state_dir, config.bpffs) = (state, bpffs);
+    Ok(config)
+}

@@ -1,0 +1,104 @@
+//! Reads what users write: schemas and policies, with their mistakes shown in place.
+
+use crate::args::PolicyInput;
+use crate::exit::{Exit, refused};
+use crate::output::Output;
+use anyhow::{Context, Result};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use tollfree_policy::{Compiled, Diagnostics, Options, Source};
+use tollfree_schema::{Error as SchemaError, Manifest};
+
+/// The schema in these `.proto` files.
+///
+/// # Errors
+/// Mistakes in them count as refused input.
+pub fn protos(files: &[PathBuf], includes: &[PathBuf]) -> Result<Manifest> {
+    for file in files {
+        readable(file)?;
+    }
+    Manifest::from_proto(files, includes).map_err(schema_error)
+}
+
+/// The schema in one file: a `.proto`, or a layout manifest (`.json`).
+///
+/// # Errors
+/// Mistakes in it count as refused input.
+pub fn schema(file: &Path, includes: &[PathBuf]) -> Result<Manifest> {
+    if file.extension().is_some_and(|extension| extension == "json") {
+        let text = read(file)?;
+        return Manifest::from_json(&text).map_err(|error| refused(format!("{}: {error}", file.display())));
+    }
+    protos(&[file.to_owned()], includes)
+}
+
+/// Tells mistakes in a schema from files that cannot be read or written.
+pub fn schema_error(error: SchemaError) -> anyhow::Error {
+    match error {
+        SchemaError::Read { .. } | SchemaError::Write { .. } => error.into(),
+        other => refused(other),
+    }
+}
+
+/// A file's text.
+///
+/// # Errors
+/// Names the file.
+pub fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// Whether a file can be read: said by the system, before anyone parses.
+///
+/// # Errors
+/// Names the file.
+pub fn readable(file: &Path) -> Result<()> {
+    std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display())).map(drop)
+}
+
+/// A policy and its schema, read.
+pub struct Policy {
+    /// The policy's file as the user named it.
+    pub name: String,
+    /// The policy's source.
+    pub text: String,
+    /// Its schema.
+    pub manifest: Manifest,
+}
+
+impl Policy {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// Mistakes in the schema count as refused input.
+    pub fn read(input: &PolicyInput) -> Result<Policy> {
+        let PolicyInput { file, schema: schema_file, includes } = input;
+        let text = read(file)?;
+        let manifest = schema(schema_file, includes)?;
+        Ok(Policy { name: file.display().to_string(), text, manifest })
+    }
+
+    /// Compiles it.
+    ///
+    /// # Errors
+    /// Every mistake, with its place.
+    pub fn compile(&self, options: Options) -> Result<Compiled, Diagnostics> {
+        tollfree_policy::compile(&Source { name: &self.name, text: &self.text }, &self.manifest, options)
+    }
+
+    /// Compiles it for a command: mistakes are shown in the form asked for, and end it with "refused input".
+    ///
+    /// # Errors
+    /// [`Exit::Refused`] or [`Exit::ReportedRefused`].
+    pub fn compile_or_show(&self, options: Options, output: Output) -> Result<Compiled> {
+        self.compile(options).map_err(|diagnostics| show(&diagnostics, output))
+    }
+}
+
+fn show(diagnostics: &Diagnostics, output: Output) -> anyhow::Error {
+    if !output.is_json() {
+        return refused(diagnostics.render(std::io::stderr().is_terminal()));
+    }
+    let report = serde_json::json!({ "ok": false, "errors": diagnostics.to_json() });
+    output.json(&report).err().unwrap_or_else(|| Exit::ReportedRefused.into())
+}

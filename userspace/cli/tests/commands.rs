@@ -1,0 +1,236 @@
+//! What the commands say and which exit code they end with; no privileges, no daemon.
+
+mod common;
+
+use common::{source, tollfree, write};
+use std::path::Path;
+
+fn home() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn help_documents_commands_and_exit_codes() {
+    let home = home();
+    let run = tollfree(home.path(), &["--help"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    for word in ["run", "check", "status", "iface", "policy", "schema", "program", "clean", "Exit codes:"] {
+        assert!(run.out.contains(word), "{word}: {}", run.out);
+    }
+    let run = tollfree(home.path(), &["policy", "table", "set", "--help"]);
+    assert_eq!(run.code, 0);
+    assert!(run.out.contains("--iface"), "{}", run.out);
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let home = home();
+    for arguments in [&["polcy"][..], &["policy", "apply", "x"], &["status", "-o", "yaml"], &[]] {
+        assert_eq!(tollfree(home.path(), arguments).code, 2, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_bad_configuration_names_file_line_and_key() {
+    let home = home();
+    let file = write(home.path(), "bad.toml", "backend = \"udp\"\nlisten = \"nowhere\"\n");
+    let run = tollfree(home.path(), &["run", "--config", file.to_str().unwrap()]);
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.err.starts_with(&format!("error: {}:2:10: `listen`: ", file.display())), "{}", run.err);
+
+    let file = write(home.path(), "unknown.toml", "\n\nbackand = \"udp\"\n");
+    let run = tollfree(home.path(), &["run", "--config", file.to_str().unwrap()]);
+    assert_eq!(run.code, 3);
+    assert!(run.err.contains("unknown.toml:3:1: unknown field `backand`"), "{}", run.err);
+
+    let run = tollfree(home.path(), &["run", "--config", "/no/such/file.toml"]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("cannot read /no/such/file.toml: No such file"), "{}", run.err);
+}
+
+#[test]
+fn a_missing_interface_is_one_sentence() {
+    let home = home();
+    let file = write(home.path(), "x.toml", "backend = \"afxdp\"\ninterface = \"nope0\"\n");
+    let config = file.to_str().unwrap();
+    for arguments in [
+        &["iface", "attach", "nope0"][..],
+        &["iface", "detach", "nope0"],
+        &["policy", "clear", "--iface", "nope0"],
+        &["policy", "table", "list", "--iface", "nope0"],
+        &["run", "--config", config],
+    ] {
+        let run = tollfree(home.path(), arguments);
+        assert_eq!(run.code, 1, "{arguments:?}: {}", run.err);
+        let last = run.err.lines().last().unwrap_or_default();
+        assert!(last.starts_with("error: there is no network interface nope0 here; there are "), "{last}");
+    }
+}
+
+#[test]
+fn without_a_daemon_commands_say_so() {
+    let home = home();
+    let run = tollfree(home.path(), &["policy", "table", "list"]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("no daemon answers at"), "{}", run.err);
+    let run = tollfree(home.path(), &["status", "-o", "json"]);
+    assert_eq!(run.code, 1);
+    assert!(run.json()["daemon"].is_null());
+    assert!(tollfree(home.path(), &["status"]).out.contains("no daemon answers at"));
+    let run = tollfree(home.path(), &["iface", "list", "-o", "json"]);
+    assert_eq!((run.code, run.json()), (0, serde_json::json!([])), "{}", run.err);
+    assert_eq!(tollfree(home.path(), &["clean"]).code, 0);
+}
+
+#[test]
+fn check_reports_every_backend() {
+    let home = home();
+    let run = tollfree(home.path(), &["check", "-o", "json"]);
+    let report = run.json();
+    assert_eq!(run.code, i32::from(report["ok"] != true), "{}", run.out);
+    let checks: Vec<&str> = report["checks"].as_array().unwrap().iter().filter_map(|c| c["check"].as_str()).collect();
+    for check in ["kernel", "capabilities", "bpffs", "locked memory", "XDP programs", "AF_XDP sockets"] {
+        assert!(checks.contains(&check), "{checks:?}");
+    }
+    let run = tollfree(home.path(), &["check", "--iface", "nope0"]);
+    assert_eq!(run.code, 1);
+    assert!(run.out.contains("× interface: there is no network interface nope0"), "{}", run.out);
+}
+
+#[test]
+fn a_schema_compiles_to_a_manifest() {
+    let home = home();
+    let run = tollfree(home.path(), &["schema", "compile", &source("schemas/hash.proto")]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert_eq!(run.json()["services"][0]["methods"][0]["path"], "/demo.Hash/Sha256");
+
+    let manifest = home.path().join("hash.json");
+    let run =
+        tollfree(home.path(), &["schema", "compile", &source("schemas/hash.proto"), "-o", manifest.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let stubs = home.path().join("stubs");
+    let run =
+        tollfree(home.path(), &["schema", "compile", &source("schemas/hash.proto"), "--rust", stubs.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let text = std::fs::read_to_string(stubs.join("demo.rs")).unwrap();
+    assert!(text.contains("HashClient"));
+
+    // The manifest stands in for the schema.
+    let run = tollfree(
+        home.path(),
+        &["policy", "check", &source("policies/firewall.policy"), "--schema", manifest.to_str().unwrap()],
+    );
+    assert_eq!(run.code, 0, "{}", run.err);
+}
+
+const FLAWED: &str = r#"syntax = "proto3";
+package demo;
+import "tollfree/options.proto";
+service Hash { rpc Sha256(HashRequest) returns (HashRequest); }
+message HashRequest {
+  string user = 1 [(tollfree.flat) = {}];
+}
+"#;
+
+#[test]
+fn a_flawed_schema_is_refused_in_place() {
+    let home = home();
+    let file = write(home.path(), "flawed.proto", FLAWED);
+    for command in ["compile", "lint"] {
+        let run = tollfree(home.path(), &["schema", command, file.to_str().unwrap()]);
+        assert_eq!(run.code, 3, "{}", run.err);
+        assert!(run.err.contains("flawed.proto:6:"), "{}", run.err);
+        assert!(run.err.contains("^^^"), "{}", run.err);
+        assert!(run.err.contains("`max_len`") && run.err.contains("user"), "{}", run.err);
+        assert!(run.out.is_empty());
+    }
+    let run = tollfree(home.path(), &["schema", "compile", "/no/such.proto"]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("cannot read /no/such.proto"), "{}", run.err);
+}
+
+#[test]
+fn lint_finds_what_breaks_peers() {
+    let home = home();
+    let hash = source("schemas/hash.proto");
+    let run = tollfree(home.path(), &["schema", "lint", &hash, "--against", &hash, "-o", "json"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert_eq!(run.json()["ok"], true);
+
+    let text = std::fs::read_to_string(&hash).unwrap().replace("max_len: 15", "max_len: 31");
+    let changed = write(home.path(), "hash.proto", &text);
+    let run = tollfree(home.path(), &["schema", "lint", changed.to_str().unwrap(), "--against", &hash]);
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.out.contains("breaks: ") && run.out.contains("user"), "{}", run.out);
+}
+
+fn policy(home: &Path, command: &str, file: &str, more: &[&str]) -> common::Run {
+    let schema = source("schemas/hash.proto");
+    let mut arguments = vec!["policy", command, file, "--schema", &schema];
+    arguments.extend(more);
+    tollfree(home, &arguments)
+}
+
+#[test]
+fn explain_shows_places_in_both_forms() {
+    let home = home();
+    let file = source("policies/firewall.policy");
+    let run = policy(home.path(), "explain", &file, &[]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let header = run.out.lines().find(|line| line.starts_with("ELEMENT")).unwrap();
+    let firewall = run.out.lines().find(|line| line.starts_with("firewall ")).unwrap();
+    let place = header.find("PLACE").unwrap();
+    assert!(firewall[place..].starts_with("XDP ingress"), "{}", run.out);
+    assert!(run.out.contains("firewall_rules"), "{}", run.out);
+
+    let run = policy(home.path(), "explain", &file, &["-o", "json"]);
+    let explain = run.json();
+    assert_eq!(explain["elements"][0]["name"], "firewall");
+    assert_eq!(explain["elements"][0]["place"], "xdp_ingress");
+    assert_eq!(explain["tables"][0]["name"], "firewall_rules");
+    assert!(explain["instructions"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_flawed_policy_is_refused_in_place() {
+    let home = home();
+    let text = "firewall()\nfirewall():\n    user = get(rpc, 'usr')\n    match get(rules, user):\n        ALLOW => send(rpc)\n        DENY|NONE => drop()\n";
+    let file = write(home.path(), "flawed.policy", text);
+    let file = file.to_str().unwrap();
+    for command in ["check", "explain", "apply"] {
+        let run = policy(home.path(), command, file, &[]);
+        assert_eq!(run.code, 3, "{command}: {}", run.err);
+        assert!(run.err.contains("flawed.policy:3:"), "{}", run.err);
+        assert!(run.err.contains("get(rpc, 'usr')") && run.err.contains('^'), "{}", run.err);
+        assert!(run.out.is_empty(), "{}", run.out);
+    }
+    let run = policy(home.path(), "check", file, &["-o", "json"]);
+    assert_eq!(run.code, 3);
+    let report = run.json();
+    assert_eq!((&report["ok"], &report["errors"][0]["line"]), (&false.into(), &3.into()));
+    assert!(run.err.is_empty(), "{}", run.err);
+}
+
+#[test]
+fn the_paper_s_listings_have_no_mistakes() {
+    let home = home();
+    let run = policy(home.path(), "check", &source("policies/paper/firewall.policy"), &[]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.out.ends_with("no mistakes\n"), "{}", run.out);
+}
+
+#[test]
+fn missing_privileges_are_named() {
+    let home = home();
+    if rustix_is_root() {
+        println!("skipped: runs as root, who lacks nothing");
+        return;
+    }
+    let run = tollfree(home.path(), &["iface", "attach", "lo"]);
+    assert_eq!(run.code, 4, "{}", run.err);
+    assert!(run.err.contains("CAP_NET_ADMIN") && run.err.contains("udp backend works without"), "{}", run.err);
+}
+
+fn rustix_is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

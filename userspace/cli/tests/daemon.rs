@@ -1,0 +1,189 @@
+//! The daemon over the `udp` backend: what it makes and removes, and the commands that speak to it. No privileges.
+
+mod common;
+
+use common::{binary, source, tollfree, write};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// A daemon that ends with its test.
+struct Daemon {
+    home: tempfile::TempDir,
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts one on a port of the system's choice and waits until it is ready.
+    fn start(more: &str) -> Daemon {
+        let home = tempfile::tempdir().unwrap();
+        let text = format!("listen = \"127.0.0.1:0\"\nwait = \"sleep\"\n{more}");
+        let config = write(home.path(), "tollfree.toml", &text);
+        let mut command = binary(home.path());
+        command.arg("run").arg("--config").arg(config).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let mut daemon = Daemon { home, child };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !(daemon.socket("app.sock").exists() && daemon.socket("admin.sock").exists()) {
+            let ended = daemon.child.try_wait().unwrap().is_some();
+            if ended || Instant::now() > deadline {
+                let log = daemon.log();
+                panic!("not ready: {log}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        daemon
+    }
+
+    fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    fn socket(&self, name: &str) -> PathBuf {
+        self.home.path().join("state").join(name)
+    }
+
+    fn log(&mut self) -> String {
+        self.child.kill().ok();
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// Asks it to end; its exit code and log.
+    fn stop(mut self, signal: rustix::process::Signal) -> (i32, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        let left: Vec<_> = std::fs::read_dir(self.home.path().join("state"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".sock"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+        (code, text)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn it_is_ready_with_its_sockets_and_leaves_none() {
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let daemon = Daemon::start("");
+        let mode = |name| std::fs::metadata(daemon.socket(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("admin.sock"), mode("app.sock")), (0o600, 0o666));
+        let run = tollfree(daemon.home(), &["status", "-o", "json"]);
+        assert_eq!(run.code, 0, "{}", run.err);
+        assert_eq!(run.json()["daemon"]["backend"], "udp");
+        let run = tollfree(daemon.home(), &["status"]);
+        assert!(run.out.contains("udp on 127.0.0.1:0"), "{}", run.out);
+        let (code, log) = daemon.stop(signal);
+        assert_eq!(code, 0, "{log}");
+        assert!(log.contains("ready: ") && log.contains("stopped"), "{log}");
+    }
+}
+
+#[test]
+fn a_second_daemon_is_refused() {
+    let daemon = Daemon::start("app_socket_mode = \"0600\"\n");
+    let mode = std::fs::metadata(daemon.socket("app.sock")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let run = tollfree(daemon.home(), &["run"]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("another daemon (process "), "{}", run.err);
+    let run = tollfree(daemon.home(), &["clean"]);
+    assert_eq!(run.code, 1, "{}", run.out);
+    assert!(run.err.contains("stop it first"), "{}", run.err);
+}
+
+#[test]
+fn policies_and_tables_change_while_it_runs() {
+    let daemon = Daemon::start("");
+    let home = daemon.home();
+    let schema = source("schemas/hash.proto");
+    let run = tollfree(home, &["policy", "table", "list"]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("no policy is in force"), "{}", run.err);
+
+    let apply = |file: &str| tollfree(home, &["policy", "apply", file, "--schema", &schema]);
+    let run = apply(&source("policies/firewall.policy"));
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.out.contains("is in force in the engine, at the server"), "{}", run.out);
+
+    let table = |arguments: &[&str]| {
+        let mut all = vec!["policy", "table"];
+        all.extend(arguments);
+        tollfree(home, &all)
+    };
+    assert_eq!(table(&["set", "firewall_rules", "alice", "ALLOW"]).code, 0);
+    let run = table(&["get", "firewall_rules", "alice"]);
+    assert_eq!((run.code, run.out.as_str()), (0, "ALLOW\n"), "{}", run.err);
+    let run = table(&["list", "firewall_rules", "-o", "json"]);
+    assert_eq!(run.json(), serde_json::json!([{ "key": "alice", "value": "ALLOW" }]));
+    let run = table(&["list", "-o", "json"]);
+    assert_eq!(run.json()[0]["entries"], 1, "{}", run.out);
+
+    let run = table(&["set", "firewall_rules", "alice", "PERHAPS"]);
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.err.contains("values are ALLOW|DENY"), "{}", run.err);
+    let run = table(&["get", "firewal_rules", "alice"]);
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert_eq!(table(&["get", "firewall_rules", "bob"]).code, 1);
+
+    // A swap keeps the table; a refused one keeps everything.
+    assert_eq!(apply(&source("policies/paper/firewall.policy")).code, 0);
+    assert_eq!(table(&["get", "firewall_rules", "alice"]).out, "ALLOW\n");
+    let flawed = write(home, "flawed.policy", "firewall()\n");
+    assert_eq!(apply(flawed.to_str().unwrap()).code, 3);
+    assert_eq!(table(&["get", "firewall_rules", "alice"]).out, "ALLOW\n");
+    assert_eq!(table(&["delete", "firewall_rules", "alice"]).code, 0);
+    assert_eq!(table(&["delete", "firewall_rules", "alice"]).code, 1);
+
+    let run = tollfree(home, &["status", "-o", "json"]);
+    assert_eq!(run.json()["daemon"]["policies"][0]["place"], "engine", "{}", run.out);
+    assert_eq!(tollfree(home, &["policy", "clear"]).code, 0);
+    assert_eq!(tollfree(home, &["policy", "clear"]).code, 1);
+}
+
+#[test]
+fn a_policy_in_the_configuration_is_in_force_from_the_start() {
+    let policy = format!(
+        "[policy]\nfile = \"{}\"\nschema = \"{}\"\nat = \"client\"\n",
+        source("policies/firewall.policy"),
+        source("schemas/hash.proto")
+    );
+    let daemon = Daemon::start(&policy);
+    let run = tollfree(daemon.home(), &["status", "-o", "json"]);
+    assert_eq!(run.json()["daemon"]["policies"][0]["at"], "client", "{}", run.out);
+    let run = tollfree(daemon.home(), &["policy", "table", "list", "--at", "client"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.out.contains("firewall_rules"), "{}", run.out);
+}
+
+#[test]
+fn nonsense_on_the_sockets_harms_nobody() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream;
+    let daemon = Daemon::start("");
+    let mut admin = UnixStream::connect(daemon.socket("admin.sock")).unwrap();
+    admin.write_all(b"{\"op\":\"dance\"}\nnot json\n").unwrap();
+    let mut answers = BufReader::new(admin.try_clone().unwrap()).lines();
+    for _ in 0..2 {
+        assert!(answers.next().unwrap().unwrap().starts_with("{\"error\":"));
+    }
+    let mut app = UnixStream::connect(daemon.socket("app.sock")).unwrap();
+    app.write_all(&[0xff; 64]).unwrap();
+    let mut rest = Vec::new();
+    let _ = app.read_to_end(&mut rest);
+    assert_eq!(tollfree(daemon.home(), &["status"]).code, 0);
+}
