@@ -21,7 +21,8 @@ pub fn header_at(ctx: &XdpContext, offset: u32) -> Option<Header> {
     }
     let start = ctx.data() as *const u8;
     // SAFETY: as in `cursor`; an offset past the end leaves nothing that the cursor would read.
-    let mut cursor = unsafe { Cursor::from_raw(start.wrapping_add(offset as usize), ctx.data_end() as *const u8) };
+    let mut cursor =
+        unsafe { Cursor::from_raw(start.wrapping_add(offset as usize), ctx.data_end() as *const u8) };
     cursor.read().ok()
 }
 

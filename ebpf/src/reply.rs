@@ -38,6 +38,7 @@ pub fn turn_around(ctx: &XdpContext, offset: u32, answer: &Header) -> Option<()>
     const V4_TAGGED: usize = TAGGED + V4;
     const V6_PLAIN: usize = ETHERNET + V6;
     const V6_TAGGED: usize = TAGGED + V6;
+    refuse_groups(ctx)?;
     match offset as usize {
         V4_PLAIN => answer_v4::<ETHERNET>(ctx, answer),
         V4_TAGGED => answer_v4::<TAGGED>(ctx, answer),
@@ -124,15 +125,21 @@ fn cut<T>(ctx: &XdpContext, link: usize) -> Option<()> {
     (result == 0).then_some(())
 }
 
-/// Swaps the MAC addresses. A frame to a group of hosts is not answered: its address is no sender's.
+/// `None` for a frame to a group of hosts: an answer to it would have a group for its sender.
+#[inline(always)]
+fn refuse_groups(ctx: &XdpContext) -> Option<()> {
+    let at = packet::place::<Ethernet>(ctx, 0)?;
+    // SAFETY: `place` checked that the header lies in the frame; any bytes are valid.
+    let Ethernet { destination, .. } = unsafe { load(at) };
+    (destination[0] & GROUP == 0).then_some(())
+}
+
+/// Swaps the MAC addresses.
 #[inline(always)]
 fn swap_hosts(ctx: &XdpContext) -> Option<()> {
     let at = packet::place::<Ethernet>(ctx, 0)?;
     // SAFETY: `place` checked that the header lies in the frame; any bytes are valid.
     let Ethernet { destination, source, ethertype } = unsafe { load(at) };
-    if destination[0] & GROUP != 0 {
-        return None;
-    }
     // SAFETY: as above.
     unsafe { store(at, Ethernet { destination: source, source: destination, ethertype }) };
     Some(())

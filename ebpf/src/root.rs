@@ -52,7 +52,8 @@ pub fn root(ctx: &XdpContext) -> u32 {
     }
 
     let Frame { header, kind, header_offset, .. } = frame;
-    let judged = matches!(kind, Kind::Request) && header.method != METHOD_CONTROL && header.flags & FLAG_CANCEL == 0;
+    let judged =
+        matches!(kind, Kind::Request) && header.method != METHOD_CONTROL && header.flags & FLAG_CANCEL == 0;
     if !judged {
         return deliver::to_engine(ctx);
     }

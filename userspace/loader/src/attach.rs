@@ -251,10 +251,8 @@ pub(crate) fn verifier_error(name: &str, cause: ProgramError) -> Error {
             cause: io_error.to_string(),
             log: verifier_log.to_string(),
         },
-        other => Error::Verifier {
-            program: name.to_owned(),
-            cause: error::chain(&other),
-            log: String::new(),
-        },
+        other => {
+            Error::Verifier { program: name.to_owned(), cause: error::chain(&other), log: String::new() }
+        }
     }
 }

@@ -70,8 +70,9 @@ pub fn attached(interface: &str) -> Result<Option<Attached>, Error> {
         cause,
     };
     let nobody = nobody().map_err(|cause| failed(cause.to_string()))?;
-    let found =
-        Xdp::new(nobody.as_fd()).query(index as i32, XdpFlags::NONE).map_err(|cause| failed(cause.to_string()))?;
+    let found = Xdp::new(nobody.as_fd())
+        .query(index as i32, XdpFlags::NONE)
+        .map_err(|cause| failed(cause.to_string()))?;
     let (id, mode) = match (found.drv_prog_id, found.skb_prog_id, found.hw_prog_id) {
         (0, 0, 0) => return Ok(None),
         (0, 0, hardware) => (hardware, Mode::Native),
@@ -113,7 +114,9 @@ pub(crate) fn displace(interface: &str, foreign: &Attached) -> Result<Displaced,
     }
     let program = ProgramHandle::from_prog_id(foreign.id).ok();
     let nobody = nobody().map_err(|cause| failed(cause.to_string()))?;
-    Xdp::new(nobody.as_fd()).detach(index as i32, flags(foreign.mode)).map_err(|cause| failed(cause.to_string()))?;
+    Xdp::new(nobody.as_fd())
+        .detach(index as i32, flags(foreign.mode))
+        .map_err(|cause| failed(cause.to_string()))?;
     Ok(Displaced { index, mode: foreign.mode, program })
 }
 

@@ -25,19 +25,25 @@ pub enum Error {
         capabilities: Vec<&'static str>,
     },
     /// The driver cannot run XDP itself.
-    #[error("the driver of {interface} does not run XDP programs (native mode); ask for mode generic, which is slower, or use another interface")]
+    #[error(
+        "the driver of {interface} does not run XDP programs (native mode); ask for mode generic, which is slower, or use another interface"
+    )]
     NoNative {
         /// The interface.
         interface: String,
     },
     /// The driver runs XDP, but not at this MTU.
-    #[error("the MTU of {interface} or of its peer is too large for native XDP; lower it (veth: 3506 at most) or ask for mode generic")]
+    #[error(
+        "the MTU of {interface} or of its peer is too large for native XDP; lower it (veth: 3506 at most) or ask for mode generic"
+    )]
     Mtu {
         /// The interface.
         interface: String,
     },
     /// Somebody else's program is attached.
-    #[error("{interface} already runs the XDP program {program} (id {id}), which is not Tollfree's; detach it first, or use --force to replace it")]
+    #[error(
+        "{interface} already runs the XDP program {program} (id {id}), which is not Tollfree's; detach it first, or use --force to replace it"
+    )]
     Foreign {
         /// The interface.
         interface: String,

@@ -138,7 +138,8 @@ impl Interface {
         let mut counts = [0; Reason::COUNT];
         for (index, count) in counts.iter_mut().enumerate() {
             let key = (index as u32).to_ne_bytes();
-            let values = self.reasons.map.lookup_percpu(&key, MapFlags::ANY).map_err(self.reasons.failed("read"))?;
+            let values =
+                self.reasons.map.lookup_percpu(&key, MapFlags::ANY).map_err(self.reasons.failed("read"))?;
             *count = values
                 .iter()
                 .flatten()
@@ -168,7 +169,8 @@ pub fn clean(paths: &Paths) -> Result<Vec<String>, Error> {
     if paths.bpffs.is_dir() {
         let _lock = bpffs::lock(&paths.bpffs)?;
         for directory in directories(&paths.bpffs)? {
-            let Some(name) = directory.file_name().map(|name| Paths::interface(&name.to_string_lossy())) else {
+            let Some(name) = directory.file_name().map(|name| Paths::interface(&name.to_string_lossy()))
+            else {
                 continue;
             };
             remove(paths, &name, &paths.pins(&name))?;

@@ -1,7 +1,7 @@
 //! The shared maps from user space: what they must look like, and how an interface's are opened.
 
-use crate::paths::Pins;
 use crate::Error;
+use crate::paths::Pins;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use tollfree_wire::frame::Address;
 use tollfree_wire::maps::{self, CallContext, Config, LayoutKey, Stage};
@@ -46,7 +46,9 @@ pub(crate) fn check_pins(pins: &Pins) -> Result<(), Error> {
             cause: cause.to_string(),
         })?;
         let Shape { name: _, kind, key, value, capacity } = shape;
-        if (map.map_type(), map.key_size(), map.value_size(), map.max_entries()) != (kind, key, value, capacity) {
+        if (map.map_type(), map.key_size(), map.value_size(), map.max_entries())
+            != (kind, key, value, capacity)
+        {
             return Err(Error::PinMismatch {
                 path,
                 found: describe(map.map_type(), map.key_size(), map.value_size(), map.max_entries()),

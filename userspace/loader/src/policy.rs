@@ -71,9 +71,10 @@ impl Interface {
             let path = if keeps(&in_force, table) { in_force } else { staging.join(name) };
             loader.map_pin_path(name, path);
         }
-        let mut ebpf = loader
-            .load(object)
-            .map_err(|cause| Error::Object { object: "the policy object".to_owned(), cause: error::chain(&cause) })?;
+        let mut ebpf = loader.load(object).map_err(|cause| Error::Object {
+            object: "the policy object".to_owned(),
+            cause: error::chain(&cause),
+        })?;
         let policy = program(&mut ebpf, PROGRAM)?;
         let fresh = staging.join("policy");
         policy.pin(&fresh).map_err(|cause| Error::Object {
@@ -90,7 +91,12 @@ impl Interface {
         self.set_policy_slot(Some(fd.as_fd()))?;
         let old = std::mem::replace(
             state,
-            State { generation: state.generation + 1, tables: tables.to_vec(), policy: meta, ..state.clone() },
+            State {
+                generation: state.generation + 1,
+                tables: tables.to_vec(),
+                policy: meta,
+                ..state.clone()
+            },
         );
         if let Err(error) = state.write(&self.paths, &self.name) {
             *state = old;
@@ -165,7 +171,8 @@ fn check_object(object: &[u8], tables: &[TableInfo]) -> Result<(), Error> {
     for map in open.maps() {
         let name = map.name().to_string_lossy().into_owned();
         let found = (map.map_type(), map.key_size(), map.value_size(), map.max_entries());
-        if let Some(Shape { kind, key, value, capacity, .. }) = SHARED.iter().find(|shape| shape.name == name) {
+        if let Some(Shape { kind, key, value, capacity, .. }) = SHARED.iter().find(|shape| shape.name == name)
+        {
             if found != (*kind, *key, *value, *capacity) {
                 return Err(unusable(format!(
                     "its map {name} has {}, but the programs on the interface use {}: they are of different versions",

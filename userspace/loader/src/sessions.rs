@@ -1,9 +1,9 @@
 //! What the engine tells the programs: sessions, layouts, addresses and its sockets.
 
 use crate::{Error, Interface};
+use libbpf_rs::MapCore;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use libbpf_rs::MapCore;
 use tollfree_wire::SessionEntry;
 use tollfree_wire::frame::Address;
 use tollfree_wire::maps::LayoutKey;

@@ -25,11 +25,7 @@ impl Interface {
     fn table(&self, name: &str) -> Result<SharedMap, Error> {
         let known = self.tables()?;
         if !known.iter().any(|one| one == name) {
-            return Err(Error::NoTable {
-                interface: self.name.clone(),
-                table: name.to_owned(),
-                known,
-            });
+            return Err(Error::NoTable { interface: self.name.clone(), table: name.to_owned(), known });
         }
         let map = MapHandle::from_pinned_path(self.pins.tables().join(name)).map_err(|cause| Error::Map {
             operation: "open",

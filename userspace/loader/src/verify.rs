@@ -63,8 +63,8 @@ fn with_aya(label: &str, content: &[u8], reports: &mut Vec<ProgramReport>) {
     names.sort();
     for name in names {
         let Some(program) = ebpf.program_mut(&name) else { continue };
-        let loaded = <&mut Xdp>::try_from(program)
-            .and_then(|program| program.load().and_then(|()| program.info()));
+        let loaded =
+            <&mut Xdp>::try_from(program).and_then(|program| program.load().and_then(|()| program.info()));
         reports.push(match loaded {
             Ok(info) => ProgramReport {
                 instructions: info.size_translated().unwrap_or(0) / 8,
@@ -87,7 +87,9 @@ fn with_libbpf(label: &str, content: &[u8], reports: &mut Vec<ProgramReport>) {
     let printing = Printing::capture();
     let mut names: Vec<String> = match ObjectBuilder::default().open_memory(content) {
         Ok(open) => open.progs().map(|program| program.name().to_string_lossy().into_owned()).collect(),
-        Err(cause) => return reports.push(failure(label, "", LOADER, format!("{cause:#}\n{}", printing.take()))),
+        Err(cause) => {
+            return reports.push(failure(label, "", LOADER, format!("{cause:#}\n{}", printing.take())));
+        }
     };
     names.sort();
     for name in names {

@@ -1,0 +1,116 @@
+//! Swapping policies: atomic, tables carried over, and nothing changed by what fails.
+
+mod common;
+
+use common::packet::{Packet, STACKS, sessions};
+use common::{Action, IFACE, Sandbox, corrupted, sandbox, test_policy, wide_policy, xdp_socket};
+use serde_json::Value;
+use std::os::fd::{AsFd, OwnedFd};
+use tollfree_loader::{Error, Interface, TableInfo};
+
+fn ready() -> Option<(Interface, OwnedFd, Sandbox)> {
+    let sandbox = sandbox()?;
+    let interface = sandbox.attach();
+    interface.session_insert(&sessions()[0]).unwrap();
+    let socket = xdp_socket();
+    interface.register_socket(0, socket.as_fd()).unwrap();
+    Some((interface, socket, sandbox))
+}
+
+#[test]
+fn tables_survive_a_swap_when_their_type_does() {
+    let Some((mut interface, _socket, _sandbox)) = ready() else { return };
+    let (key, value) = ([7, 0, 0, 0], [1, 0, 0, 0]);
+    let (object, tables) = test_policy();
+    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 1);
+    interface.table_set("rules", &key, &value).unwrap();
+    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 2);
+    assert_eq!(interface.table_dump("rules").unwrap(), [(key.to_vec(), value.to_vec())]);
+
+    let (object, tables) = wide_policy();
+    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 3);
+    assert!(interface.table_dump("rules").unwrap().is_empty(), "another type: another table");
+    interface.table_set("rules", &key, &[1; 8]).unwrap();
+    assert_eq!(interface.table_get("rules", &key).unwrap(), Some(vec![1; 8]));
+
+    interface.clear_policy().unwrap();
+    assert_eq!(interface.status().unwrap().generation, 4);
+    let error = interface.table_get("rules", &key).unwrap_err();
+    assert!(matches!(error, Error::NoTable { .. }), "{error}");
+}
+
+#[test]
+fn wrong_sizes_and_names_are_told() {
+    let Some((mut interface, _socket, _sandbox)) = ready() else { return };
+    let (object, tables) = test_policy();
+    interface.apply_policy(&object, &tables, Value::Null).unwrap();
+    for (error, expected) in [
+        (interface.table_set("rules", &[1], &[0; 4]).unwrap_err(), "a key of table rules has 4 bytes, not 1"),
+        (interface.table_set("rules", &[1; 4], &[]).unwrap_err(), "a value of table rules has 4 bytes, not 0"),
+        (interface.table_get("users", &[1; 4]).unwrap_err(), "the policy on tf0 has no table users; it has rules"),
+    ] {
+        assert_eq!(error.to_string(), expected);
+    }
+    assert!(!interface.table_delete("rules", &[1; 4]).unwrap());
+}
+
+#[test]
+fn a_failed_apply_changes_nothing() {
+    let Some((mut interface, _socket, sandbox)) = ready() else { return };
+    let (object, tables) = test_policy();
+    interface.apply_policy(&object, &tables, serde_json::json!("first")).unwrap();
+    interface.table_set("rules", &[7, 0, 0, 0], &[1, 0, 0, 0]).unwrap();
+    let before = interface.status().unwrap();
+    let described_wrong = vec![TableInfo { capacity: 17, ..tables[0].clone() }];
+    let (wide, wide_tables) = wide_policy();
+    let refused = corrupted(wide);
+    let attempts: [(&str, &[u8], &[TableInfo]); 5] = [
+        ("no object", b"nonsense", &tables),
+        ("no policy program", &std::fs::read(&sandbox.object).unwrap(), &tables),
+        ("undescribed table", &object, &[]),
+        ("table described wrong", &object, &described_wrong),
+        ("refused by the verifier", &refused, &wide_tables),
+    ];
+    for (name, object, tables) in attempts {
+        let error = interface.apply_policy(object, tables, serde_json::json!("second")).expect_err(name);
+        assert!(matches!(error, Error::Object { .. } | Error::Verifier { .. }), "{name}: {error}");
+        if name == "refused by the verifier" {
+            assert!(matches!(&error, Error::Verifier { log, .. } if !log.is_empty()), "{name}: {error}");
+        }
+        assert_eq!(interface.status().unwrap(), before, "{name}");
+        assert_eq!(interface.table_get("rules", &[7, 0, 0, 0]).unwrap(), Some(vec![1, 0, 0, 0]), "{name}");
+        assert!(!sandbox.paths.bpffs.join(IFACE).join("staging").exists(), "{name}");
+        let root = sandbox.program("tf_root");
+        assert_eq!(root.run(&Packet::request(STACKS[0], 5, 7).frame()).0, Action::Redirect, "{name}");
+        assert_eq!(root.run(&Packet::request(STACKS[0], 5, 8).frame()).0, Action::Drop, "{name}");
+    }
+}
+
+#[test]
+fn no_packet_falls_between_two_policies() {
+    let Some((mut interface, _socket, sandbox)) = ready() else { return };
+    let (object, tables) = test_policy();
+    interface.apply_policy(&object, &tables, Value::Null).unwrap();
+    let root = sandbox.program("tf_root");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let judged = std::thread::scope(|scope| {
+        let judge = scope.spawn(|| {
+            let mut judged = 0u32;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                // Both policies reject this; without any it would be delivered.
+                assert_eq!(root.run(&Packet::request(STACKS[0], 1, 0).frame()).0, Action::Tx);
+                judged += 1;
+            }
+            judged
+        });
+        let (wide, wide_tables) = wide_policy();
+        for _ in 0..50 {
+            interface.apply_policy(&wide, &wide_tables, Value::Null).unwrap();
+            interface.apply_policy(&object, &tables, Value::Null).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        judge.join().unwrap()
+    });
+    println!("{judged} packets over 100 swaps");
+    assert_eq!(interface.status().unwrap().generation, 101);
+}
