@@ -89,6 +89,8 @@ pub struct AfXdp {
     /// The queue to receive from first, so that none starves.
     next: usize,
     max_payload: usize,
+    /// While the interface is down: the sentence that says so.
+    down: Option<String>,
     counters: Counters,
 }
 
@@ -130,7 +132,15 @@ impl AfXdp {
         } else {
             None
         };
-        Ok(AfXdp { queues: opened, paths, epoll, next: 0, max_payload, counters: Counters::default() })
+        Ok(AfXdp {
+            queues: opened,
+            paths,
+            epoll,
+            next: 0,
+            max_payload,
+            down: None,
+            counters: Counters::default(),
+        })
     }
 
     /// What the driver agreed to, for all queues.
@@ -203,7 +213,8 @@ impl Nic for AfXdp {
         if len > self.max_payload {
             return Err(Error::Oversize { len, limit: self.max_payload }.into());
         }
-        let Some(template) = self.paths.lookup(to) else {
+        let template = if self.down.is_some() { None } else { self.paths.lookup(to) };
+        let Some(template) = template else {
             self.counters.tx_unreachable += 1;
             return Err(TxError::Unreachable);
         };
@@ -223,7 +234,12 @@ impl Nic for AfXdp {
 
     fn flush(&mut self) -> Result<(), Error> {
         for queue in &mut self.queues {
-            queue.flush()?;
+            match queue.flush() {
+                Ok(()) => {}
+                // It may come back, and then goes on where it stopped: no reason to end.
+                Err(error @ Error::Down { .. }) => self.down = Some(error.to_string()),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -247,13 +263,17 @@ impl Nic for AfXdp {
     }
 
     fn why_unreachable(&self, peer: &Peer) -> Option<&str> {
-        self.paths.problem(peer)
+        self.down.as_deref().or_else(|| self.paths.problem(peer))
     }
 
     fn tick(&mut self, _now_ns: u64) {
         self.paths.tick();
         for queue in &mut self.queues {
             queue.tick();
+        }
+        if self.down.take().is_some() {
+            // Finds out whether it still is. Other errors come again at the engine's next flush.
+            let _ = self.flush();
         }
     }
 }

@@ -110,9 +110,15 @@ pub enum Error {
         /// What the loader said.
         problem: String,
     },
-    /// The interface went down.
+    /// The interface is down. Only opening fails for this: later, packets are [`TxError::Unreachable`] until it is up.
     #[error("interface {interface} is down; bring it up with `ip link set {interface} up`")]
     Down {
+        /// The interface.
+        interface: String,
+    },
+    /// The interface was removed, and the sockets on it are dead.
+    #[error("interface {interface} is gone; restart when it is back")]
+    Gone {
         /// The interface.
         interface: String,
     },
@@ -137,8 +143,8 @@ pub enum TxError {
     #[error("the transmit queue is full")]
     Full,
     /// How to reach the peer is not known. Resolution has been started (at most once per cooldown) and its result
-    /// is found by a later attempt.
-    #[error("the way to the peer is not resolved yet")]
+    /// is found by a later attempt. Also while the interface is down. [`crate::Nic::why_unreachable`] knows more.
+    #[error("the way to the peer is not resolved yet, or the interface is down")]
     Unreachable,
     /// Trying again will not help.
     #[error(transparent)]

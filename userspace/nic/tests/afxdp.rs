@@ -417,19 +417,43 @@ fn an_interface_may_go_down_and_come_back() {
         a.enter();
         ip(&["link", "set", a.interface, "down"]).unwrap();
         send(&mut left, &to, b"kept").unwrap();
-        let error = left.flush().unwrap_err();
-        assert!(matches!(&error, Error::Down { .. }) && error.to_string().contains(a.interface), "{error}");
+        left.flush().unwrap();
+        assert!(matches!(send(&mut left, &to, b"refused"), Err(TxError::Unreachable)));
+        let why = left.why_unreachable(&to).unwrap();
+        assert!(why.contains(a.interface) && why.contains("down"), "{why}");
+        left.tick(0);
+        assert!(left.why_unreachable(&to).is_some(), "still down");
         ip(&["link", "set", a.interface, "up"]).unwrap();
         let deadline = Instant::now() + PATIENCE;
         let mut got = Vec::new();
         while !got.contains(&b"after".to_vec()) {
             assert!(Instant::now() < deadline, "{:?} {:?}", left.counters(), right.counters());
             send_patiently(&mut left, &to, b"after");
-            let _ = left.flush();
+            left.flush().unwrap();
             right.receive(64, &mut |packet| got.push(packet.payload.to_vec())).unwrap();
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_accounted(&mut left);
         assert_accounted(&mut right);
+    });
+}
+
+#[test]
+fn a_removed_interface_is_noticed() {
+    isolated(|| {
+        let Some((a, _b)) = pair(1) else { return };
+        let Some((mut left, _left_program)) = open(&a, config(&a), Attach::Native) else { return };
+        left.tick(0);
+        assert_eq!(left.receive(1, &mut |_| {}).unwrap(), 0);
+        ip(&["link", "delete", a.interface]).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let error = loop {
+            assert!(Instant::now() < deadline, "nothing noticed");
+            left.tick(0);
+            if let Err(error) = left.receive(1, &mut |_| {}) {
+                break error;
+            }
+        };
+        assert!(matches!(&error, Error::Gone { .. }) && error.to_string().contains(a.interface), "{error}");
     });
 }

@@ -110,6 +110,8 @@ pub struct Queue {
     kicks: u64,
     /// Packets the kernel had no frame or no ring entry for, as of the last tick.
     missed: u64,
+    /// Whether the interface was found removed.
+    gone: bool,
 }
 
 // SAFETY: the raw pointers inside, of packets and mappings, lead to memory that `Queue` owns itself and that is as
@@ -205,6 +207,7 @@ impl Queue {
             unsent: false,
             kicks: 0,
             missed: 0,
+            gone: false,
         };
         queue.refill()?;
         Ok(queue)
@@ -249,6 +252,9 @@ impl Queue {
         sink: &mut dyn FnMut(Option<Incoming<'_>>),
     ) -> Result<usize, Error> {
         let mut taken = 0;
+        if self.gone {
+            return Err(Error::Gone { interface: self.interface.clone() });
+        }
         self.release(); // of a packet whose sink panicked
         while taken < budget {
             self.received.limit = (budget - taken).min(BATCH);
@@ -284,7 +290,10 @@ impl Queue {
         self.filling += given as u32;
         if given > 0 && self.fill_wakeup.needed() {
             let woken = rustix::net::recv(self.fd(), &mut [0u8; 0][..], RecvFlags::DONTWAIT);
-            self.kicked("take frames", woken.map(|_| ()))?;
+            match self.kicked("take frames", woken.map(|_| ())) {
+                Ok(()) | Err(Error::Down { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -337,7 +346,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Sends what is staged, and what an earlier kick left.
+    /// Sends what is staged, and what an earlier kick left. With [`Error::Down`] it stays queued.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.enqueue()?;
         if !self.unsent {
@@ -374,9 +383,11 @@ impl Queue {
         }
     }
 
-    /// Takes back frames also when nothing is being sent, and asks what the kernel had to drop.
+    /// Takes back frames also when nothing is being sent, asks what the kernel had to drop, and notices when the
+    /// interface is removed, which is the only error a bound socket can come by itself.
     pub fn tick(&mut self) {
         self.reap();
+        self.gone |= matches!(sockopt::socket_error(self.fd()), Ok(Err(_)));
         if let Ok(statistics) = self.socket.statistics() {
             // An empty fill ring counts as a drop too; its own counter would count those packets twice.
             let XdpStatistics { rx_dropped, rx_ring_full, .. } = statistics;
@@ -388,7 +399,8 @@ impl Queue {
     fn kicked(&self, operation: &'static str, result: Result<(), Errno>) -> Result<(), Error> {
         match result {
             Ok(()) | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR | Errno::NOMEM) => Ok(()),
-            Err(Errno::NETDOWN | Errno::NXIO) => Err(Error::Down { interface: self.interface.clone() }),
+            Err(Errno::NETDOWN) => Err(Error::Down { interface: self.interface.clone() }),
+            Err(Errno::NXIO | Errno::NODEV) => Err(Error::Gone { interface: self.interface.clone() }),
             Err(error) => Err(self.failed(operation, error.into())),
         }
     }
