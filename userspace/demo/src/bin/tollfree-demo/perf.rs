@@ -88,7 +88,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
 /// The ping-pong's own p50, in µs, between two ends of its own.
 fn pingpong_p50(program: &Path) -> Result<f64> {
-    let arguments = ["afxdp", "native", &format!("bytes={LINE}"), &format!("rounds={CALLS}")].map(str::to_owned);
+    let arguments =
+        ["afxdp", "native", &format!("bytes={LINE}"), &format!("rounds={CALLS}")].map(str::to_owned);
     let output = execute(Command::new(program).args(arguments))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let value: Option<serde_json::Value> = serde_json::from_str(text.trim()).ok();
