@@ -141,8 +141,10 @@ impl<N: Nic, D: Driver> Engine<N, D> {
 
     fn take_submissions(&mut self, now: u64) -> bool {
         let mut any = false;
-        for place in 0..self.ids.len() {
-            let id = self.ids[place];
+        let mut place = 0;
+        // An application that is detached on the way leaves its place to another, which then waits for the next turn.
+        while let Some(&id) = self.ids.get(place) {
+            place += 1;
             for _ in 0..DESCRIPTORS_PER_TURN {
                 let Some(app) = self.core.apps.get_mut(id.0) else { break };
                 match app.port.pop() {

@@ -113,7 +113,10 @@ fn the_servers_policy_judges_calls_that_arrive() {
     let request = service.next();
     service.respond(request.call, Code::NotFound, b"nothing there");
     let answer = caller.next();
-    assert_eq!((answer.status, answer.at, answer.text()), (Code::NotFound, VerdictAt::Application, "nothing there"));
+    assert_eq!(
+        (answer.status, answer.at, answer.text()),
+        (Code::NotFound, VerdictAt::Application, "nothing there")
+    );
     assert_eq!(server.reason("policy_reject"), 1);
 }
 

@@ -51,8 +51,7 @@ impl Host {
         let routes: HashMap<_, _> =
             routes.iter().map(|(service, to)| ((*service).to_owned(), (*to).into())).collect();
         let config = Config { routes, ..Config::default() };
-        let transport =
-            tollfree_transport::Config { secret: [epoch as u8; 32], epoch, ..Default::default() };
+        let transport = tollfree_transport::Config { secret: [epoch as u8; 32], epoch, ..Default::default() };
         let (mut engine, handle) = Engine::new(config, nic, NoDriver, transport).unwrap();
         let thread = std::thread::spawn(move || engine.run().unwrap());
         Host { handle, address, thread: Some(thread) }
@@ -67,7 +66,9 @@ impl Host {
             pid: std::process::id(),
             manifest: manifest.clone(),
             serves: serves.iter().map(|name| (*name).to_owned()).collect(),
-            on_gone: Box::new(move |why| drop(gone.send(why))),
+            on_gone: Box::new(move |why| {
+                let _ = gone.send(why);
+            }),
         };
         let id = self.ask(|reply| Command::Attach(Box::new(attach), reply));
         let manifest = manifest.clone();
@@ -91,7 +92,7 @@ impl Host {
     pub fn policy(&self, side: Side, text: &str, manifest: &Manifest) -> u64 {
         let source = tollfree_policy::Source { name: "test.policy", text };
         let options = tollfree_policy::Options { xdp: false, ..Default::default() };
-        let compiled = tollfree_policy::compile(&source, manifest, &options).unwrap();
+        let compiled = tollfree_policy::compile(&source, manifest, options).unwrap();
         self.ask(|reply| Command::Policy(side, Some(Box::new(compiled.program)), reply))
     }
 
