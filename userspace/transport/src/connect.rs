@@ -301,14 +301,16 @@ impl Transport {
     }
 
     /// A peer says that it does not know a session. Believed only of the call whose last packet it proves to answer:
-    /// that packet was not taken, so that a call sent once has not run and may be sent to a new session.
+    /// that packet was not taken, so that a call sent once has not run and may be sent to a new session. The reset's
+    /// method is the unknown session's index; 0 where whoever answers does not say.
     pub(crate) fn on_reset(&mut self, now: u64, from: Peer, header: &Header) -> Result<(), Reason> {
         let link_id = self.links.find(&from).ok_or(Reason::UnknownSession)?;
         let link = self.links.get_mut(link_id);
         let table = &mut self.table;
         let found = link.sessions.iter().find_map(|&index| {
-            let key = table.get_mut(index)?.client()?.call(header.call)?;
-            Some((index, key))
+            let session = table.get_mut(index)?;
+            let named = header.method == 0 || header.method == session.guard.peer_index;
+            Some((index, session.client()?.call(header.call).filter(|_| named)?))
         });
         let (index, key) = found.ok_or(Reason::StaleCall)?;
         let call = self.calls.get_mut(key).ok_or(Reason::StaleCall)?;

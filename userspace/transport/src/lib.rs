@@ -17,6 +17,7 @@ mod event;
 mod handshake;
 mod outbox;
 mod reassembly;
+mod reply;
 mod rtt;
 mod server;
 mod session;

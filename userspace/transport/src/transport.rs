@@ -137,8 +137,10 @@ impl Transport {
         if !matches!(packet.kind, Kind::Request | Kind::Response) || self.config.verified {
             return;
         }
-        let Header { call, sequence, tag, .. } = packet.header;
-        let header = Header { flags: FLAG_RESET, call, sequence, tag, ..Header::new(Kind::Close) };
+        let Header { session, call, sequence, tag, .. } = packet.header;
+        // The method says which session is unknown: an altered copy of a packet must not speak for the good one.
+        let header =
+            Header { flags: FLAG_RESET, method: session, call, sequence, tag, ..Header::new(Kind::Close) };
         if self.outbox.push_stateless(Ready::Reset(from, header)) {
             self.counters.resets_sent += 1;
         }

@@ -221,6 +221,29 @@ fn a_forged_reset_is_not_believed() {
 }
 
 #[test]
+fn a_reset_that_an_altered_copy_provoked_is_not_believed() {
+    let mut world = connected();
+    let seen: Rc<RefCell<Option<Header>>> = Rc::default();
+    let keep = seen.clone();
+    world.filter = Box::new(move |_, packet| {
+        if packet.kind == Kind::Request {
+            *keep.borrow_mut() = Some(packet.header);
+        }
+        true
+    });
+    world.hosts[1].handler = 10 * MS..11 * MS;
+    let uid = world.call(0, 1, 0, 64, FOREVER);
+    world.run_for(MS);
+    let mut altered = seen.borrow().expect("a request");
+    (altered.session, altered.flat_len) = (altered.session ^ 0x100, 0);
+    world.deliver(0, 1, altered.as_bytes());
+    world.run_for(100 * MS);
+    assert_eq!(world.transport(1).counters().resets_sent, 1);
+    assert_eq!(world.transport(0).counters().resets_believed, 0);
+    assert_eq!(world.status(uid), Some(Code::Ok));
+}
+
+#[test]
 fn a_restarted_client_ends_what_its_previous_life_began() {
     let mut world = connected();
     world.hosts[1].handler = 5_000 * MS..5_001 * MS;

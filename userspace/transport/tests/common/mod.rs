@@ -93,12 +93,15 @@ pub struct World {
     pub ran: HashSet<u64>,
     pub uids: u64,
     /// Decides about each packet before the network does: false loses it.
-    pub filter: Box<dyn FnMut(usize, &Packet<'_>) -> bool>,
+    pub filter: Filter,
     pub sent: HashMap<Kind, u64>,
     wire: BinaryHeap<Reverse<(u64, u64, usize, usize)>>,
     packets: HashMap<u64, Vec<u8>>,
     numbers: u64,
 }
+
+/// Decides about a packet that a host sends.
+pub type Filter = Box<dyn FnMut(usize, &Packet<'_>) -> bool>;
 
 /// The bytes a message with this id has.
 pub fn pattern(uid: u64, length: usize) -> Vec<u8> {
