@@ -29,7 +29,7 @@ impl<D: Driver> Core<D> {
     fn serve(&mut self, now: u64, request: &IncomingRequest<'_>) -> Result<(), (Code, String)> {
         let &IncomingRequest { call, session, method, layout, deadline_ns, flat, body, .. } = request;
         let id = self.server_of(method)?;
-        let known = self.layout_here(id, method, layout)?;
+        let known = self.check_flat(id, method, layout, flat)?;
         if !self.judged_below {
             let mut view = CallView {
                 method,
@@ -91,20 +91,21 @@ impl<D: Driver> Core<D> {
     }
 
     /// Our name for the layout a request is written in: its own fingerprint where we know that layout, ours where its
-    /// layout was found to extend ours.
-    fn layout_here(&self, id: AppId, method: u32, layout: u32) -> Result<u32, (Code, String)> {
-        let ours = self
-            .apps
-            .get(id.0)
-            .and_then(|app| app.methods.get(&method))
-            .map(|known| known.method.request.fingerprint);
-        match ours {
-            Some(ours) if ours == layout => Ok(layout),
-            _ => self.accepted.get(&(method, layout)).copied().ok_or_else(|| {
-                let why = format!("layout {layout:#010x} of method {method:#010x} has not been agreed on");
-                (Code::FailedPrecondition, why)
-            }),
+    /// layout was found to extend ours. Every field that the service reads is checked to be what its type allows: the
+    /// policy compares whole fields, so a value with two spellings would be two users to it and one to the service.
+    fn check_flat(&self, id: AppId, method: u32, layout: u32, flat: &[u8]) -> Result<u32, (Code, String)> {
+        let Some(known) = self.apps.get(id.0).and_then(|app| app.methods.get(&method)) else {
+            return Err((Code::Unavailable, "the service's process has just ended".to_owned()));
+        };
+        let ours = &known.method.request;
+        ours.validate(flat).map_err(|malformed| (Code::InvalidArgument, malformed.to_string()))?;
+        if ours.fingerprint == layout {
+            return Ok(layout);
         }
+        self.accepted.get(&(method, layout)).copied().ok_or_else(|| {
+            let path = &known.method.path;
+            (Code::FailedPrecondition, format!("layout {layout:#010x} of {path} has not been agreed on"))
+        })
     }
 
     /// A peer asks whether a service here reads its layout.

@@ -73,6 +73,7 @@ impl<D: Driver> Core<D> {
             let why = format!("the flat block of {path} is not in the layout the application attached with");
             return Err((Code::InvalidArgument, why));
         }
+        request.validate(flat).map_err(|malformed| (Code::InvalidArgument, malformed.to_string()))?;
 
         let mut view = CallView { method, layout, flat, session: None, now_ns: now };
         match self.client_gate.judge(&mut view) {

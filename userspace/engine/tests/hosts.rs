@@ -175,6 +175,18 @@ fn an_incompatible_layout_is_refused_by_the_fields_name_and_a_longer_one_works()
 }
 
 #[test]
+fn a_user_with_two_spellings_is_refused() {
+    let (server, client) = two_hosts();
+    let mut service = server.attach("service", &plain(), &[HASH]);
+    let mut caller = client.attach("caller", &plain(), &[]);
+    caller.call_flat(1, b"\x05alicebehind her", b"", None);
+    let refused = caller.next();
+    assert_eq!(refused.status, Code::InvalidArgument);
+    assert!(refused.text().contains("user"), "{}", refused.text());
+    assert!(service.next_within(Duration::from_millis(20)).is_none());
+}
+
+#[test]
 fn a_service_that_dies_ends_its_calls_and_nothing_else() {
     let (server, client) = two_hosts();
     let mut service = server.attach("service", &plain(), &[HASH]);

@@ -160,9 +160,16 @@ impl App {
 
     /// Calls `/demo.Hash/Sha256`; the flat block has room for `user` and, zeroed, for whatever the schema has more.
     pub fn call(&mut self, cookie: u64, user: &str, body: &[u8], deadline: Option<Duration>) {
-        let layout = &self.manifest.method(tollfree_schema::method_id(HASH)).unwrap().request;
-        let (fingerprint, mut block) = (layout.fingerprint, vec![0; layout.flat_len.into()]);
+        let mut block = [0; 16];
         tollfree_wire::flat::put_bytes(&mut block, 0, 15, user.as_bytes()).unwrap();
+        self.call_flat(cookie, &block, body, deadline);
+    }
+
+    /// Like [`App::call`], with the flat block's first bytes given.
+    pub fn call_flat(&mut self, cookie: u64, start: &[u8], body: &[u8], deadline: Option<Duration>) {
+        let layout = &self.manifest.method(tollfree_schema::method_id(HASH)).unwrap().request;
+        let (fingerprint, mut block) = (layout.fingerprint, start.to_vec());
+        block.resize(layout.flat_len.into(), 0);
         let (flat, body) = (self.put(cookie, &block), self.put(cookie, body));
         self.submit(Submission {
             op: AppOp::Call,
