@@ -108,7 +108,8 @@ impl Attachment<'_> {
             let displaced = foreign.map(|foreign| device::displace(self.interface, foreign)).transpose()?;
             let attached = self.link(&mut ebpf).and_then(|()| self.state().write(self.paths, self.interface));
             if attached.is_err() {
-                self.discard()?;
+                // Detaches, so that what was displaced finds room. The first error is the one to report.
+                drop(self.discard());
                 if let Some(displaced) = displaced {
                     displaced.restore();
                 }

@@ -29,4 +29,5 @@ pub use interface::{Interface, Status, clean};
 pub use paths::Paths;
 pub use policy::TableInfo;
 pub use state::State;
+pub use tables::Entry;
 pub use verify::{ProgramReport, verify};

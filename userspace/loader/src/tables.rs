@@ -4,6 +4,9 @@ use crate::maps::SharedMap;
 use crate::{Error, Interface};
 use libbpf_rs::{MapCore, MapHandle};
 
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
 impl Interface {
     /// The names of the tables, sorted.
     ///
@@ -71,7 +74,7 @@ impl Interface {
     ///
     /// # Errors
     /// No such table, or the kernel refused a lookup.
-    pub fn table_dump(&self, table: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn table_dump(&self, table: &str) -> Result<Vec<Entry>, Error> {
         let map = self.table(table)?;
         let mut entries = Vec::new();
         for key in map.map.keys() {

@@ -14,7 +14,8 @@ fn attach_foreign(sandbox: &common::Sandbox) {
     let directory = std::path::PathBuf::from(directory);
     mounted(sandbox);
     std::fs::create_dir_all(&directory).unwrap();
-    let mut ebpf = aya::EbpfLoader::new().load(&std::fs::read(common::built("test-policy.bpf.o")).unwrap()).unwrap();
+    let mut ebpf =
+        aya::EbpfLoader::new().load(&std::fs::read(common::built("test-policy.bpf.o")).unwrap()).unwrap();
     let program: &mut aya::programs::Xdp = ebpf.program_mut("tf_policy").unwrap().try_into().unwrap();
     program.load().unwrap();
     let pin = directory.join("program");
@@ -173,7 +174,8 @@ fn a_pin_of_another_shape_is_refused() {
         ..Default::default()
     };
     let mut other =
-        libbpf_rs::MapHandle::create(libbpf_rs::MapType::Hash, Some("tf_layouts"), 4, 4, 8, &options).unwrap();
+        libbpf_rs::MapHandle::create(libbpf_rs::MapType::Hash, Some("tf_layouts"), 4, 4, 8, &options)
+            .unwrap();
     other.pin(&pin).unwrap();
     let error = Interface::open(&sandbox.paths, IFACE).unwrap_err();
     assert!(matches!(error, Error::PinMismatch { .. }), "{error}");

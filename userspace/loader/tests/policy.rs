@@ -46,8 +46,14 @@ fn wrong_sizes_and_names_are_told() {
     interface.apply_policy(&object, &tables, Value::Null).unwrap();
     for (error, expected) in [
         (interface.table_set("rules", &[1], &[0; 4]).unwrap_err(), "a key of table rules has 4 bytes, not 1"),
-        (interface.table_set("rules", &[1; 4], &[]).unwrap_err(), "a value of table rules has 4 bytes, not 0"),
-        (interface.table_get("users", &[1; 4]).unwrap_err(), "the policy on tf0 has no table users; it has rules"),
+        (
+            interface.table_set("rules", &[1; 4], &[]).unwrap_err(),
+            "a value of table rules has 4 bytes, not 0",
+        ),
+        (
+            interface.table_get("users", &[1; 4]).unwrap_err(),
+            "the policy on tf0 has no table users; it has rules",
+        ),
     ] {
         assert_eq!(error.to_string(), expected);
     }

@@ -274,6 +274,28 @@ const ROWS: &[Row] = &[
         Reason::WrongPeer,
     ),
     row(
+        "a session of ours by number, on its way to another host",
+        |s| {
+            request(s, |p| {
+                p.destination = s.elsewhere();
+                p.source_port = 7402;
+            })
+        },
+        Action::Pass,
+        Reason::Passed,
+    ),
+    row(
+        "UDP of others on our port, lengths that differ",
+        |s| {
+            request(s, |p| {
+                p.lie = |h| h.magic = 0;
+                p.mangle = |f, s| f[s.header() - 3] ^= 1;
+            })
+        },
+        Action::Pass,
+        Reason::ForeignUdp,
+    ),
+    row(
         "response to a server",
         |s| of(s, Kind::Response, |p| p.header.session = s.session(SERVER)),
         Action::Drop,
@@ -333,6 +355,17 @@ const ROWS_V4: &[Row] = &[
         },
         Action::Pass,
         Reason::Passed,
+    ),
+    row(
+        "IP options on UDP of others",
+        |s| {
+            request(s, |p| {
+                p.lie = |h| h.magic = 0;
+                p.mangle = options::<2>;
+            })
+        },
+        Action::Pass,
+        Reason::ForeignUdp,
     ),
     row(
         "IP header under 20 bytes",

@@ -193,6 +193,9 @@ impl Frame {
             return Err(Refusal::Foreign);
         }
         header_offset += size_of::<Udp>();
+        if is_foreign(*cursor) {
+            return Err(Refusal::Refused(Reason::ForeignUdp));
+        }
         // Short frames arrive padded to Ethernet's minimum, so the UDP length says where the packet ends; it may not
         // reach past the frame, nor disagree with IP's.
         let udp_len = u16::from_be(udp.length);
@@ -227,6 +230,13 @@ impl Frame {
     }
 }
 
+/// Whether a UDP payload starts with something else than our magic. Whatever else is odd about such a packet is its
+/// owner's business.
+#[inline(always)]
+fn is_foreign(mut payload: Cursor<'_>) -> bool {
+    payload.read::<u16>().is_ok_and(|magic| magic != crate::header::MAGIC)
+}
+
 /// Reads an IPv4 header that carries unfragmented, option-free UDP. Options and fragments to our port are refused by
 /// name; on other ports they are none of our business.
 #[inline(always)]
@@ -259,6 +269,9 @@ fn ipv4(cursor: &mut Cursor<'_>, port: u16) -> Result<Ipv4, Refusal> {
     let udp: Udp = options.read().map_err(|_| Refusal::Foreign)?;
     if udp.destination != port.to_be() {
         return Err(Refusal::Foreign);
+    }
+    if is_foreign(options) {
+        return Err(Refusal::Refused(Reason::ForeignUdp));
     }
     let reason = if ip.version_ihl == 0x45 { Reason::IpFragment } else { Reason::IpOptions };
     Err(Refusal::Refused(reason))
@@ -329,6 +342,14 @@ mod tests {
         }
         let dns = frame(false, false, b"some other protocol's payload on the very same port ......");
         assert_eq!(decode(&dns).unwrap_err(), Refusal::Refused(Reason::ForeignUdp));
+        let mut odd_length = dns.clone();
+        odd_length[39] ^= 1;
+        let mut options = dns.clone();
+        options[14] = 0x46;
+        options.splice(34..34, [1, 1, 1, 1]);
+        for (name, bytes) in [("odd length", odd_length), ("options", options)] {
+            assert_eq!(decode(&bytes).unwrap_err(), Refusal::Refused(Reason::ForeignUdp), "{name}");
+        }
     }
 
     #[test]

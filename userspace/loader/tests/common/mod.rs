@@ -3,8 +3,7 @@
 
 pub mod packet;
 
-use aya::test_helpers::NetNsGuard;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,13 +19,37 @@ pub struct Sandbox {
     pub paths: Paths,
     pub object: PathBuf,
     _state: tempfile::TempDir,
-    _netns: NetNsGuard,
+    _namespace: Namespace,
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if let Err(error) = clean(&self.paths) {
             eprintln!("{error}");
+        }
+    }
+}
+
+/// A network namespace without a name, so that no other process's `ip netns` can get in the way (aya's guard gives it
+/// one). It ends with the last that is in it.
+struct Namespace {
+    before: std::fs::File,
+}
+
+impl Namespace {
+    fn enter() -> std::io::Result<Namespace> {
+        let before = std::fs::File::open("/proc/thread-self/ns/net")?;
+        // SAFETY: changes the network that this thread sees, and no descriptors.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
+        Ok(Namespace { before })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let network = Some(rustix::thread::LinkNameSpaceType::Network);
+        if let Err(error) = rustix::thread::move_into_link_name_space(self.before.as_fd(), network) {
+            eprintln!("cannot leave the test's network namespace: {error}");
         }
     }
 }
@@ -48,8 +71,8 @@ pub fn sandbox() -> Option<Sandbox> {
     } else if !object.exists() {
         "target/ebpf/tollfree.bpf.o is missing; run cargo xtask build-ebpf".to_owned()
     } else {
-        match NetNsGuard::new() {
-            Ok(netns) => {
+        match Namespace::enter() {
+            Ok(namespace) => {
                 for arguments in [
                     "link add tf0 type veth peer name tf1",
                     "addr add 10.77.0.2/24 dev tf0",
@@ -62,7 +85,7 @@ pub fn sandbox() -> Option<Sandbox> {
                 let bpffs = format!("/sys/fs/bpf/tollfree-test-{}-{number}", std::process::id());
                 let state = tempfile::tempdir().expect("a temporary directory");
                 let paths = Paths { bpffs: bpffs.into(), state: state.path().to_owned() };
-                return Some(Sandbox { paths, object, _state: state, _netns: netns });
+                return Some(Sandbox { paths, object, _state: state, _namespace: namespace });
             }
             Err(error) => format!("needs a network namespace: {error}"),
         }
