@@ -96,7 +96,9 @@ pub fn run(scope: Scope) -> Result<()> {
     if !names.is_empty() {
         match (is_root(), has_apt) {
             (true, true) => {
-                execute(&mut command("apt-get", &["update"]))?;
+                if let Err(error) = execute(&mut command("apt-get", &["update"])) {
+                    println!("setup: {error}; going on with the lists that are here");
+                }
                 execute(&mut install)?;
             }
             (false, true) => bail!(
