@@ -9,6 +9,8 @@
 mod ast;
 mod check;
 mod diagnostics;
+#[cfg(test)]
+mod differential;
 mod ebpf;
 mod effects;
 mod engine;

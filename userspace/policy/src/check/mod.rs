@@ -17,6 +17,8 @@ use tollfree_schema::Manifest;
 
 /// Elements the language brings along.
 const BUILTIN: &str = "session_tracker";
+/// Elements in a chain: far more than anyone needs, few enough to compile at once.
+const CHAIN_MAX: usize = 64;
 
 /// A policy without mistakes.
 pub(crate) struct Checked {
@@ -122,6 +124,11 @@ impl Checker<'_, '_, '_> {
     /// The chain's calls, with what they run.
     fn resolve(&mut self, file: &File, calls: &[ast::Call], bodies: &[Option<Body>]) -> Vec<Element> {
         let mut elements = Vec::new();
+        if let Some(extra) = calls.get(CHAIN_MAX) {
+            let message = format!("a chain has at most {CHAIN_MAX} elements");
+            self.sink.error(&extra.span, message, "one too many");
+            return elements;
+        }
         for call in calls {
             let ast::Call { name, arguments, span } = call;
             let defined = file.elements.iter().position(|element| element.name.text == name.text);

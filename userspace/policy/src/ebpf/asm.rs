@@ -118,6 +118,8 @@ struct LabelState {
 pub(super) struct Assembler {
     insns: Vec<Insn>,
     labels: Vec<LabelState>,
+    /// Where the last label was bound.
+    last_bound: Option<usize>,
     /// Jumps, and where they go.
     jumps: Vec<(usize, Label)>,
     /// Instructions that load a map's address, and the map's index.
@@ -148,12 +150,13 @@ impl Assembler {
             && target == label
             && at + 1 == self.insns.len()
             && self.insns[at].opcode == JA
-            && !self.labels.iter().any(|other| other.at == Some(self.insns.len()))
+            && self.last_bound != Some(self.insns.len())
         {
             self.jumps.pop();
             self.insns.pop();
         }
         self.labels[label.0].at = Some(self.insns.len());
+        self.last_bound = Some(self.insns.len());
     }
 
     /// Whether any jump has gone to this label. Code that nothing reaches is refused by the verifier, so it must not
@@ -170,7 +173,10 @@ impl Assembler {
     /// What follows comes from this part of the source.
     pub(super) fn line(&mut self, span: &Span) {
         let here = self.insns.len();
-        self.lines.retain(|(at, _)| *at < here);
+        // An instruction has one line; jumps that were taken back may have left lines that begin here or later.
+        while self.lines.last().is_some_and(|(at, _)| *at >= here) {
+            self.lines.pop();
+        }
         self.lines.push((here, span.clone()));
     }
 
@@ -266,7 +272,7 @@ impl Assembler {
 
     /// Fills in the jumps.
     pub(super) fn finish(self) -> Result<Code, TooFar> {
-        let Assembler { mut insns, labels, jumps, maps, lines } = self;
+        let Assembler { mut insns, labels, last_bound: _, jumps, maps, lines } = self;
         for (from, label) in jumps {
             let to = labels.get(label.0).and_then(|state| state.at).ok_or(TooFar)?;
             let distance =

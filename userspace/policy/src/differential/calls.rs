@@ -1,0 +1,172 @@
+//! The schema that random policies are for, and random calls of its methods: right ones, and wrong in every way that
+//! reaches a policy.
+
+use super::generate::Random;
+use crate::table::{KeyType, ValueType};
+use tollfree_schema::{FieldKind, Layout, Manifest, Member, Method, Service, method_id};
+
+/// The engine's clock in these tests.
+pub const NOW_NS: u64 = 1 << 50;
+const SECOND: u64 = 1_000_000_000;
+
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub method: u32,
+    pub layout: u32,
+    pub flat: Vec<u8>,
+    pub last_seen_ns: u64,
+    pub idle_ns: u64,
+}
+
+pub fn roles() -> Vec<(String, i32)> {
+    vec![("NOBODY".into(), 0), ("USER".into(), 1), ("ADMIN".into(), -5)]
+}
+
+pub fn schema() -> Manifest {
+    let all = || {
+        vec![
+            ("user", FieldKind::String { max_len: 16 }),
+            ("level", FieldKind::U32),
+            ("flag", FieldKind::Bool),
+            ("big", FieldKind::U64),
+            ("delta", FieldKind::I32),
+            ("far", FieldKind::I64),
+            ("role", FieldKind::Enum { values: roles() }),
+            ("token", FieldKind::Bytes { max_len: 7 }),
+            ("mac", FieldKind::Fixed { len: 6 }),
+        ]
+    };
+    let other = vec![
+        ("flag", FieldKind::Bool),
+        ("user", FieldKind::String { max_len: 32 }),
+        ("level", FieldKind::U32),
+        ("role", FieldKind::Enum { values: roles() }),
+    ];
+    let method = |name: &str, fields: Vec<(&str, FieldKind)>| {
+        let members = fields.into_iter().zip(1..);
+        let members = members.map(|((name, kind), number)| Member { name: name.into(), number, kind });
+        let path = format!("/t.T/{name}");
+        Method {
+            name: name.into(),
+            id: method_id(&path),
+            path,
+            request: Layout::new(format!("t.{name}"), members.collect(), 192).unwrap(),
+            response: Layout::default(),
+        }
+    };
+    let methods =
+        vec![method("One", all()), method("Two", other), method("None", Vec::new()), method("Same", all())];
+    Manifest { services: vec![Service { name: "t.T".into(), methods }] }
+}
+
+/// Layouts of newer peers that the engines have agreed on: (method, layout), and what of it is known here.
+pub fn agreed() -> Vec<((u32, u32), u32)> {
+    let schema = schema();
+    let methods = schema.methods().map(|method| ((method.id, 0xabcd), method.request.fingerprint));
+    // One that this policy was not compiled for after all.
+    methods.chain([((method_id("/t.T/One"), 0xbad), 0x1234)]).collect()
+}
+
+pub fn user(random: &mut Random) -> String {
+    let long = "x".repeat(random.below(33));
+    random.pick(&["alice", "bob", "", "mallory", "exactly-16-bytes", long.as_str()]).to_string()
+}
+
+pub fn number(random: &mut Random) -> u64 {
+    *random.pick(&[
+        0,
+        1,
+        2,
+        7,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        1 << 40,
+        u64::MAX,
+        u64::MAX - 6,
+        1 << 63,
+    ])
+}
+
+pub fn random(random: &mut Random) -> Call {
+    let schema = schema();
+    let methods: Vec<&Method> = schema.methods().collect();
+    let method = *random.pick(&methods);
+    let mut flat = vec![0; usize::from(method.request.flat_len)];
+    for field in &method.request.fields {
+        let at = usize::from(field.offset);
+        let bytes = match &field.kind {
+            FieldKind::String { max_len } | FieldKind::Bytes { max_len } => {
+                let mut text = user(random).into_bytes();
+                text.truncate(usize::from(*max_len));
+                // What a hostile sender may put behind the text, and into the length.
+                let garbage = if random.below(3) == 0 { 0xee } else { 0 };
+                let mut bytes = vec![text.len() as u8];
+                bytes.extend(text);
+                bytes.resize(1 + usize::from(*max_len), garbage);
+                if random.below(12) == 0 {
+                    bytes[0] = *random.pick(&[max_len + 1, 255]);
+                }
+                bytes
+            }
+            FieldKind::Fixed { len } => vec![random.below(2) as u8; usize::from(*len)],
+            FieldKind::Bool => vec![*random.pick(&[0, 1, 2, 255])],
+            FieldKind::Enum { .. } => random.pick(&[0i32, 1, -5, 9]).to_le_bytes().to_vec(),
+            _ => number(random).to_le_bytes()[..usize::from(field.width)].to_vec(),
+        };
+        flat[at..at + bytes.len()].copy_from_slice(&bytes);
+    }
+    let prefixes: Vec<(u32, u16)> = method.request.prefix_fingerprints().collect();
+    let mut layout = method.request.fingerprint;
+    match random.below(8) {
+        0 => {
+            let (prefix, length) = *random.pick(&prefixes);
+            layout = prefix;
+            flat.truncate(usize::from(length));
+        }
+        1 => flat.truncate(random.below(flat.len() + 1)),
+        2 => layout = *random.pick(&[0, 1, 0xabcd, 0xbad, 0x1234]),
+        3 => {
+            layout = 0xabcd;
+            flat.resize((flat.len() + 9).min(192), 0x55);
+        }
+        _ => {}
+    }
+    let idle_ns = *random.pick(&[0, 60 * SECOND]);
+    let ago = *random.pick(&[0, 10 * SECOND, 600 * SECOND]);
+    let method = if random.below(20) == 0 { 77 } else { method.id };
+    Call { method, layout, flat, last_seen_ns: NOW_NS - ago, idle_ns }
+}
+
+/// A key as a user would write it.
+pub fn key_text(random: &mut Random, kind: &KeyType) -> String {
+    let number = number(random);
+    match kind {
+        KeyType::Bool => (random.below(2) == 0).to_string(),
+        KeyType::U32 => (number as u32).to_string(),
+        KeyType::U64 => number.to_string(),
+        KeyType::I32 => (number as i32).to_string(),
+        KeyType::I64 => (number as i64).to_string(),
+        KeyType::Enum { values } => random.pick(values).0.clone(),
+        KeyType::String { .. } => user(random),
+        KeyType::Bytes { max_len } => {
+            let mut text = user(random).into_bytes();
+            text.truncate(usize::from(*max_len));
+            text.iter().map(|byte| format!("{byte:02x}")).collect()
+        }
+        KeyType::Fixed { len } => format!("{:02x}", random.below(2)).repeat(usize::from(*len)),
+    }
+}
+
+/// A value as a user would write it.
+pub fn value_text(random: &mut Random, kind: &ValueType) -> String {
+    let number = number(random);
+    match kind {
+        ValueType::Bool => (random.below(2) == 0).to_string(),
+        ValueType::U32 => (number as u32).to_string(),
+        ValueType::U64 => number.to_string(),
+        ValueType::I32 => (number as i32).to_string(),
+        ValueType::I64 => (number as i64).to_string(),
+        ValueType::Enum { values } => random.pick(values).0.clone(),
+    }
+}
