@@ -17,8 +17,10 @@ use tollfree_schema::Manifest;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Report.
+    /// Report: a [`DaemonView`].
     Status,
+    /// Which interface the daemon has, as text or null.
+    Interface,
     /// Put a policy in force.
     PolicyApply {
         /// The file as the user named it, for messages.
@@ -173,6 +175,16 @@ impl Client {
         })
     }
 
+    /// The daemon that has this interface; `None` where none does, and its pins are all there is to act on.
+    ///
+    /// # Errors
+    /// When a daemon does not answer.
+    pub fn of_interface(path: &Path, interface: &str) -> Result<Option<Client>> {
+        let Some(mut client) = Client::find(path)? else { return Ok(None) };
+        let its: Option<String> = client.ask(&Request::Interface)?;
+        Ok((its.as_deref() == Some(interface)).then_some(client))
+    }
+
     /// One request and its reply.
     ///
     /// # Errors
@@ -187,10 +199,11 @@ impl Client {
         if length == 0 {
             return Err(anyhow!(lost()));
         }
-        match serde_json::from_str(&answer).context("the daemon's answer makes no sense; is it another version?")? {
-            Reply::Ok(value) => {
-                serde_json::from_value(value).context("the daemon's answer makes no sense; is it another version?")
-            }
+        match serde_json::from_str(&answer)
+            .context("the daemon's answer makes no sense; is it another version?")?
+        {
+            Reply::Ok(value) => serde_json::from_value(value)
+                .context("the daemon's answer makes no sense; is it another version?"),
             Reply::Error(text) => Err(anyhow!(text)),
             Reply::Refused(text) => Err(refused(text)),
         }

@@ -1,8 +1,8 @@
 //! The command line: every command, option and its help text.
 
 use crate::daemon::config::{Side, XdpMode};
-use crate::output::Output;
 use crate::exit;
+use crate::output::Output;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -19,10 +19,24 @@ use std::path::PathBuf;
 )]
 pub struct Cli {
     /// Where sockets and the records of attached interfaces are [default: /run/tollfree]
-    #[arg(long, global = true, hide_env = true, env = "TOLLFREE_STATE_DIR", value_name = "DIR", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        hide_env = true,
+        env = "TOLLFREE_STATE_DIR",
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub state_dir: Option<PathBuf>,
     /// Where BPF programs and maps are pinned [default: /sys/fs/bpf/tollfree]
-    #[arg(long, global = true, hide_env = true, env = "TOLLFREE_BPFFS", value_name = "DIR", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        hide_env = true,
+        env = "TOLLFREE_BPFFS",
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub bpffs: Option<PathBuf>,
     /// Log more to the standard error; twice for everything. RUST_LOG overrides it
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
@@ -133,7 +147,7 @@ pub struct PolicyInput {
 /// Which policy is meant.
 #[derive(Args, Debug, Clone)]
 pub struct Target {
-    /// Act on the pins of this interface; no daemon is needed
+    /// Act on this interface's XDP; no daemon is needed
     #[arg(long = "iface", value_name = "INTERFACE")]
     pub interface: Option<String>,
     /// Which of the daemon's two policies: on calls that arrive here, or on calls that leave

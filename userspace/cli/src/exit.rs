@@ -47,6 +47,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         Some(Exit::Privilege(_)) => (PRIVILEGE, false),
         Some(Exit::Reported) => (FAILURE, true),
         Some(Exit::ReportedRefused) => (REFUSED, true),
+        None if lacks_permission(error) => (PRIVILEGE, false),
         None => (FAILURE, false),
     };
     if !silent {
@@ -55,6 +56,11 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         if text.contains('\n') { eprintln!("{}", text.trim_end()) } else { eprintln!("error: {text}") }
     }
     ExitCode::from(code)
+}
+
+fn lacks_permission(error: &anyhow::Error) -> bool {
+    let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(denied))
 }
 
 /// The chain of causes as one sentence; a cause that its parent quotes already is not said twice.

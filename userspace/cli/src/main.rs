@@ -59,7 +59,8 @@ fn log_to_stderr(verbose: u8, daemon: bool) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,tollfree={level}")));
+        // Netlink's parser warns of every attribute that is newer than itself.
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,netlink_packet_route=error,tollfree={level}")));
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
     log.with_target(false).with_ansi(rustix::termios::isatty(std::io::stderr())).init();
 }

@@ -119,6 +119,9 @@ mod tests {
             [vec!["hash".into(), "7".into()], vec!["a-longer-name".into(), "12345".into()]],
         );
         assert_eq!(text, "NAME           CALLS\nhash               7\na-longer-name  12345\n");
-        assert_eq!(facts([("mode", "native".into()), ("port", "7400".into())]), "mode:  native\nport:  7400\n");
+        assert_eq!(
+            facts([("mode", "native".into()), ("port", "7400".into())]),
+            "mode:  native\nport:  7400\n"
+        );
     }
 }

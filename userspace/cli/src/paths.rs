@@ -28,7 +28,10 @@ pub struct Places {
 impl Places {
     /// As told, else the defaults.
     pub fn new(state: Option<PathBuf>, bpffs: Option<PathBuf>) -> Places {
-        Places { state: state.unwrap_or_else(|| STATE_DIR.into()), bpffs: bpffs.unwrap_or_else(|| BPFFS.into()) }
+        Places {
+            state: state.unwrap_or_else(|| STATE_DIR.into()),
+            bpffs: bpffs.unwrap_or_else(|| BPFFS.into()),
+        }
     }
 
     /// The socket that commands speak to.

@@ -63,7 +63,9 @@ impl Attached {
         privilege::require("acting on an interface", privilege::ATTACH)?;
         match find(places, name)? {
             Some(attached) => Ok(attached),
-            None => bail!("no XDP program of Tollfree is attached to {name}; `tollfree iface attach {name}` does that"),
+            None => bail!(
+                "no XDP program of Tollfree is attached to {name}; `tollfree iface attach {name}` does that"
+            ),
         }
     }
 
@@ -320,7 +322,8 @@ pub fn detach(places: &Places, name: &str) -> Result<()> {
 /// Reports on all attached interfaces; those that this user may not look at are left out, with a warning.
 pub fn views(places: &Places) -> Vec<InterfaceView> {
     let names = Interface::list(&places.loader()).unwrap_or_default();
-    let view = |name: &String| find(places, name).and_then(|found| found.map(|found| found.view()).transpose());
+    let view =
+        |name: &String| find(places, name).and_then(|found| found.map(|found| found.view()).transpose());
     let mut views = Vec::new();
     for name in &names {
         match view(name) {

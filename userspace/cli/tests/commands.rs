@@ -88,7 +88,8 @@ fn check_reports_every_backend() {
     let run = tollfree(home.path(), &["check", "-o", "json"]);
     let report = run.json();
     assert_eq!(run.code, i32::from(report["ok"] != true), "{}", run.out);
-    let checks: Vec<&str> = report["checks"].as_array().unwrap().iter().filter_map(|c| c["check"].as_str()).collect();
+    let checks: Vec<&str> =
+        report["checks"].as_array().unwrap().iter().filter_map(|c| c["check"].as_str()).collect();
     for check in ["kernel", "capabilities", "bpffs", "locked memory", "XDP programs", "AF_XDP sockets"] {
         assert!(checks.contains(&check), "{checks:?}");
     }
@@ -105,12 +106,16 @@ fn a_schema_compiles_to_a_manifest() {
     assert_eq!(run.json()["services"][0]["methods"][0]["path"], "/demo.Hash/Sha256");
 
     let manifest = home.path().join("hash.json");
-    let run =
-        tollfree(home.path(), &["schema", "compile", &source("schemas/hash.proto"), "-o", manifest.to_str().unwrap()]);
+    let run = tollfree(
+        home.path(),
+        &["schema", "compile", &source("schemas/hash.proto"), "-o", manifest.to_str().unwrap()],
+    );
     assert_eq!(run.code, 0, "{}", run.err);
     let stubs = home.path().join("stubs");
-    let run =
-        tollfree(home.path(), &["schema", "compile", &source("schemas/hash.proto"), "--rust", stubs.to_str().unwrap()]);
+    let run = tollfree(
+        home.path(),
+        &["schema", "compile", &source("schemas/hash.proto"), "--rust", stubs.to_str().unwrap()],
+    );
     assert_eq!(run.code, 0, "{}", run.err);
     let text = std::fs::read_to_string(stubs.join("demo.rs")).unwrap();
     assert!(text.contains("HashClient"));
@@ -228,7 +233,11 @@ fn missing_privileges_are_named() {
     }
     let run = tollfree(home.path(), &["iface", "attach", "lo"]);
     assert_eq!(run.code, 4, "{}", run.err);
-    assert!(run.err.contains("CAP_NET_ADMIN") && run.err.contains("udp backend works without"), "{}", run.err);
+    assert!(
+        run.err.contains("CAP_NET_ADMIN") && run.err.contains("udp backend works without"),
+        "{}",
+        run.err
+    );
 }
 
 fn rustix_is_root() -> bool {

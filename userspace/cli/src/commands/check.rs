@@ -164,8 +164,10 @@ fn bpffs() -> Finding {
                 .is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY));
             match read_only {
                 false => finding("afxdp", "bpffs", Verdict::Ok, format!("mounted on {}", mount.display())),
-                true => finding("afxdp", "bpffs", Verdict::Failed, format!("{} is read-only", mount.display()))
-                    .hint(format!("mount -o remount,rw {}", mount.display())),
+                true => {
+                    finding("afxdp", "bpffs", Verdict::Failed, format!("{} is read-only", mount.display()))
+                        .hint(format!("mount -o remount,rw {}", mount.display()))
+                }
             }
         }
         _ if rustix::process::geteuid().is_root() => {
@@ -238,8 +240,9 @@ fn programs(object: Option<&Path>) -> Finding {
         }
         Some(report) => {
             let found = format!("{}: the kernel refuses {}", path.display(), report.name);
-            finding("afxdp", "XDP programs", Verdict::Failed, found)
-                .hint("`tollfree program verify` shows the verifier's log; `cargo xtask build-ebpf` builds anew")
+            finding("afxdp", "XDP programs", Verdict::Failed, found).hint(
+                "`tollfree program verify` shows the verifier's log; `cargo xtask build-ebpf` builds anew",
+            )
         }
     }
 }
@@ -255,7 +258,9 @@ fn interface_checks(name: &str, generic: bool) -> Vec<Finding> {
         found.push_str(&format!(", {}", count(queues as u64, "receive queue")));
     }
     findings.push(match state.as_str() {
-        "down" => finding("afxdp", "interface", Verdict::Failed, found).hint(format!("ip link set {name} up")),
+        "down" => {
+            finding("afxdp", "interface", Verdict::Failed, found).hint(format!("ip link set {name} up"))
+        }
         _ => finding("afxdp", "interface", Verdict::Ok, found),
     });
     findings.push(native(name, generic));
@@ -272,9 +277,12 @@ fn native(name: &str, generic: bool) -> Finding {
             let copies = if features.zero_copy() { "AF_XDP without copies" } else { "AF_XDP with copies" };
             finding("afxdp", "native XDP", Verdict::Ok, format!("{name}'s driver has it, {copies}"))
         }
-        Ok(_) if generic => {
-            finding("afxdp", "native XDP", Verdict::Ok, format!("{name}'s driver has none; generic mode is asked for"))
-        }
+        Ok(_) if generic => finding(
+            "afxdp",
+            "native XDP",
+            Verdict::Ok,
+            format!("{name}'s driver has none; generic mode is asked for"),
+        ),
         Ok(_) => finding("afxdp", "native XDP", Verdict::Failed, format!("{name}'s driver has none"))
             .hint("set mode = \"generic\" (slower), or use another interface or backend udp"),
         Err(error) => finding("afxdp", "native XDP", Verdict::Warning, format!("not known: {error}"))
@@ -289,7 +297,9 @@ fn mtu(name: &str, generic: bool) -> Option<Finding> {
         return None;
     }
     let found = finding("afxdp", "MTU", Verdict::Warning, mtu.to_string());
-    Some(found.hint(format!("many drivers run native XDP only up to {VETH_MTU_MAX}: ip link set {name} mtu {VETH_MTU_MAX}")))
+    Some(found.hint(format!(
+        "many drivers run native XDP only up to {VETH_MTU_MAX}: ip link set {name} mtu {VETH_MTU_MAX}"
+    )))
 }
 
 fn foreign(name: &str) -> Finding {

@@ -1,11 +1,11 @@
 //! `tollfree iface`: which interfaces have XDP programs of Tollfree.
 
-use crate::admin::InterfaceView;
+use crate::admin::{Client, InterfaceView};
 use crate::args::{Attach, Iface};
 use crate::output::{Align, Output, Show, table};
 use crate::paths::Places;
 use crate::xdp::{self, Attached, How};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 /// Runs one of the commands.
@@ -21,6 +21,9 @@ pub fn run(command: Iface, places: &Places) -> Result<()> {
             ))
         }
         Iface::Detach { interface } => {
+            if Client::of_interface(&places.admin_socket(), &interface)?.is_some() {
+                bail!("a daemon receives by {interface}; stop it first");
+            }
             xdp::detach(places, &interface)?;
             Output::default().text(&format!("XDP is off {interface}\n"))
         }

@@ -82,7 +82,9 @@ impl Show for Explained {
             &columns,
             elements.iter().map(|element| {
                 let mut used = element.tables_read.clone();
-                used.extend(element.tables_written.iter().filter(|name| !element.tables_read.contains(name)).cloned());
+                used.extend(
+                    element.tables_written.iter().filter(|name| !element.tables_read.contains(name)).cloned(),
+                );
                 let instructions = element.instructions;
                 vec![
                     element.name.clone(),
@@ -96,8 +98,12 @@ impl Show for Explained {
         ));
         if !tables.is_empty() {
             text.push('\n');
-            let columns =
-                [("TABLE", Align::Left), ("KEY", Align::Left), ("VALUE", Align::Left), ("CAPACITY", Align::Right)];
+            let columns = [
+                ("TABLE", Align::Left),
+                ("KEY", Align::Left),
+                ("VALUE", Align::Left),
+                ("CAPACITY", Align::Right),
+            ];
             text.push_str(&table(
                 &columns,
                 tables.iter().map(|table| {
@@ -124,21 +130,40 @@ fn list(names: &[String]) -> String {
     if names.is_empty() { "-".into() } else { names.join(", ") }
 }
 
+/// By what means a command reaches a policy.
+pub enum Means {
+    /// An interface's pins.
+    Pins(Box<xdp::Attached>),
+    /// The daemon, which keeps its engine and its interface alike.
+    Daemon(Client),
+}
+
+impl Means {
+    /// The pins of `--iface`, unless a daemon has that interface; else the daemon.
+    ///
+    /// # Errors
+    /// No such interface, not attached, not allowed, no daemon.
+    pub fn of(target: &Target, places: &Places) -> Result<Means> {
+        let socket = places.admin_socket();
+        let Some(interface) = &target.interface else { return Ok(Means::Daemon(Client::connect(&socket)?)) };
+        match Client::of_interface(&socket, interface)? {
+            Some(client) => Ok(Means::Daemon(client)),
+            None => Ok(Means::Pins(Box::new(xdp::Attached::open(places, interface)?))),
+        }
+    }
+}
+
 fn apply(input: &PolicyInput, target: &Target, output: Output, places: &Places) -> Result<()> {
     let policy = input::Policy::read(input)?;
     // Compiled here even when the daemon will do it again: here the mistakes can be shown in place.
     let side = side(target.at);
     let compiled = policy.compile_or_show(Options { side: side_asked(target), xdp: true }, output)?;
-    let applied = match &target.interface {
-        Some(interface) => {
-            let mut interface = xdp::Attached::open(places, interface)?;
-            interface.apply(&policy, &compiled)?
-        }
-        None => {
+    let applied = match Means::of(target, places)? {
+        Means::Pins(mut interface) => interface.apply(&policy, &compiled)?,
+        Means::Daemon(mut client) => {
             let input::Policy { name, text, manifest } = policy;
             let at = if compiled.side == side { target.at } else { other(target.at) };
-            let request = Request::PolicyApply { name, text, manifest: Box::new(manifest), at };
-            Client::connect(&places.admin_socket())?.ask(&request)?
+            client.ask(&Request::PolicyApply { name, text, manifest: Box::new(manifest), at })?
         }
     };
     output.print(&applied)
@@ -184,9 +209,9 @@ impl Show for Applied {
 }
 
 fn clear(target: &Target, places: &Places) -> Result<()> {
-    match &target.interface {
-        Some(interface) => xdp::Attached::open(places, interface)?.clear()?,
-        None => Client::connect(&places.admin_socket())?.ask(&Request::PolicyClear { at: target.at })?,
+    match Means::of(target, places)? {
+        Means::Pins(mut interface) => interface.clear()?,
+        Means::Daemon(mut client) => client.ask(&Request::PolicyClear { at: target.at })?,
     }
     Output::default().text("no policy is in force; every call is delivered\n")
 }

@@ -66,7 +66,13 @@ impl Show for Verified {
         );
         // The verifier's own words, whole: they are what one needs when it refuses.
         for report in self.programs.iter().filter(|report| !report.ok) {
-            text.push_str(&format!("\n{} of {} through {}:\n{}\n", report.name, report.object, report.loader, report.log.trim_end()));
+            text.push_str(&format!(
+                "\n{} of {} through {}:\n{}\n",
+                report.name,
+                report.object,
+                report.loader,
+                report.log.trim_end()
+            ));
         }
         text
     }

@@ -89,8 +89,13 @@ fn report(new: &Manifest, old: Option<&Manifest>, warnings: Vec<String>, output:
         response_flat_bytes: method.response.flat_len,
         response_flat_fields: method.response.fields.len(),
     });
-    let lint =
-        Lint { ok: breakages.is_empty(), methods: methods.collect(), warnings, breakages, compared: old.is_some() };
+    let lint = Lint {
+        ok: breakages.is_empty(),
+        methods: methods.collect(),
+        warnings,
+        breakages,
+        compared: old.is_some(),
+    };
     output.print(&lint)?;
     if lint.ok { Ok(()) } else { Err(Exit::ReportedRefused.into()) }
 }

@@ -84,7 +84,10 @@ fn daemon_text(daemon: &DaemonView) -> String {
             _ => "in the engine",
         };
         let at = policy.at.name();
-        rows.push(("policy", format!("{} {place} at the {at}, generation {}", policy.policy, policy.generation)));
+        rows.push((
+            "policy",
+            format!("{} {place} at the {at}, generation {}", policy.policy, policy.generation),
+        ));
     }
     for route in routes {
         rows.push(("route", format!("{} -> {}", route.service, route.peer)));
@@ -118,9 +121,9 @@ fn daemon_text(daemon: &DaemonView) -> String {
         text.push('\n');
         text.push_str(&table(
             &[("SESSION", Align::Left), ("PEER", Align::Left), ("ROLE", Align::Left)],
-            sessions
-                .iter()
-                .map(|session| vec![format!("{:#010x}", session.index), session.peer.clone(), session.role.clone()]),
+            sessions.iter().map(|session| {
+                vec![format!("{:#010x}", session.index), session.peer.clone(), session.role.clone()]
+            }),
         ));
     }
     if !engine.reasons.is_empty() {

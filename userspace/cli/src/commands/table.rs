@@ -1,10 +1,10 @@
 //! `tollfree policy table`: the tables of the policy in force, by an interface's pins or through the daemon.
 
-use crate::admin::{Client, Entry, Request, TableOp, TableView};
+use super::policy::Means;
+use crate::admin::{Entry, Request, TableOp, TableView};
 use crate::args::{Table, Target};
 use crate::output::{Align, Output, Show, table};
 use crate::paths::Places;
-use crate::xdp;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,12 +41,9 @@ pub fn run(command: Table, places: &Places) -> Result<()> {
 }
 
 fn ask<T: DeserializeOwned>(target: &Target, places: &Places, table: TableOp) -> Result<T> {
-    match &target.interface {
-        Some(interface) => {
-            let value = xdp::Attached::open(places, interface)?.table(&table)?;
-            Ok(serde_json::from_value(value)?)
-        }
-        None => Client::connect(&places.admin_socket())?.ask(&Request::Table { at: target.at, table }),
+    match Means::of(target, places)? {
+        Means::Pins(mut interface) => Ok(serde_json::from_value(interface.table(&table)?)?),
+        Means::Daemon(mut client) => client.ask(&Request::Table { at: target.at, table }),
     }
 }
 

@@ -51,6 +51,7 @@ async fn answer(line: &str, daemon: &Daemon) -> Result<serde_json::Value> {
         .context("not a request this daemon knows; is the command of another version?")?;
     match request {
         Request::Status => Ok(serde_json::to_value(daemon.status().await?)?),
+        Request::Interface => Ok(serde_json::to_value(daemon.interface())?),
         Request::PolicyApply { name, text, manifest, at } => {
             let policy = crate::input::Policy { name, text, manifest: *manifest };
             Ok(serde_json::to_value(daemon.policy_apply(policy, at).await?)?)

@@ -15,7 +15,7 @@ use tollfree_schema::Manifest;
 use tracing::{debug, warn};
 
 /// Greetings read at the same time; more wait in the socket's queue.
-const GREETINGS_MAX: usize = 16;
+const GREETINGS_MAX: usize = 64;
 /// The longest name that is kept of what an application calls itself.
 const NAME_MAX: usize = 64;
 

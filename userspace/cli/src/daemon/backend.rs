@@ -1,11 +1,11 @@
 //! From a configuration to a running engine: the packet backend, the XDP programs in front of it, the poll thread.
 
 use super::config::{Backend, Config, Wait};
-use crate::xdp::{Attached, Mirror};
 use crate::output::count;
+use crate::xdp::{Attached, Mirror};
 use crate::{interfaces, paths, privilege};
 use anyhow::{Context, Result, anyhow};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
@@ -23,6 +23,8 @@ pub struct Running {
     pub thread: JoinHandle<Result<()>>,
     /// Resolves when the thread ends, whyever.
     pub ended: oneshot::Receiver<()>,
+    /// Where the `udp` backend listens, its port known.
+    pub listen: Option<SocketAddr>,
     /// The interface in front of it, for backend `afxdp`.
     pub xdp: Option<Attached>,
 }
@@ -35,12 +37,12 @@ pub fn start(config: &Config) -> Result<Running> {
     match config.backend {
         Backend::Udp => {
             let listen = config.listen();
-            let (engine, thread, ended) = spawn(config, move || {
-                let nic = Udp::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-                Ok((nic, NoDriver))
-            })?;
+            // Made here to learn the port that a 0 turns into.
+            let nic = Udp::bind(listen)?;
+            let listen = nic.local_addr();
+            let (engine, thread, ended) = spawn(config, move || Ok((nic, NoDriver)))?;
             info!("backend udp on {listen}: policies run in the engine");
-            Ok(Running { engine, thread, ended, xdp: None })
+            Ok(Running { engine, thread, ended, listen: Some(listen), xdp: None })
         }
         Backend::Afxdp => start_afxdp(config),
     }
@@ -54,7 +56,8 @@ fn start_afxdp(config: &Config) -> Result<Running> {
     let mut xdp = Attached::open_or_attach(&places, &interface, config)?;
     xdp.set_addresses(&addresses(&interface))?;
 
-    let settings = afxdp::Config { frames: config.frames, port: config.port(), ..afxdp::Config::new(&interface) };
+    let settings =
+        afxdp::Config { frames: config.frames, port: config.port(), ..afxdp::Config::new(&interface) };
     let mut mirror = Mirror::open(&places, &interface)?;
     let (engine, thread, ended) = spawn(config, move || {
         mirror.forget_sessions()?;
@@ -68,7 +71,7 @@ fn start_afxdp(config: &Config) -> Result<Running> {
         Ok((nic, mirror))
     })?;
     info!("backend afxdp on {}, port {}: server-side policies run in XDP", xdp.interface(), config.port());
-    Ok(Running { engine, thread, ended, xdp: Some(xdp) })
+    Ok(Running { engine, thread, ended, listen: None, xdp: Some(xdp) })
 }
 
 type Spawned = (Handle, JoinHandle<Result<()>>, oneshot::Receiver<()>);

@@ -202,7 +202,10 @@ impl Config {
             return Err(("backend", r#"backend = "afxdp" needs `interface`"#.into()));
         }
         if self.backend == Backend::Udp && self.interface.is_some() {
-            return Err(("interface", r#"`interface` belongs to backend = "afxdp"; with "udp" set `listen`"#.into()));
+            return Err((
+                "interface",
+                r#"`interface` belongs to backend = "afxdp"; with "udp" set `listen`"#.into(),
+            ));
         }
         if self.backend == Backend::Udp && self.port.is_some() {
             return Err(("port", r#"`port` belongs to backend = "afxdp"; with "udp" set `listen`"#.into()));
@@ -214,9 +217,14 @@ impl Config {
             return Err(("port", "`port` is a UDP port from 1 to 65535".into()));
         }
         if !self.frames.is_power_of_two() || !(64..=65_536).contains(&self.frames) {
-            return Err(("frames", format!("`frames` is a power of two from 64 to 65536, not {}", self.frames)));
+            return Err((
+                "frames",
+                format!("`frames` is a power of two from 64 to 65536, not {}", self.frames),
+            ));
         }
-        if self.idle_timeout < Duration::from_millis(100) || self.idle_timeout > Duration::from_secs(24 * 3600) {
+        if self.idle_timeout < Duration::from_millis(100)
+            || self.idle_timeout > Duration::from_secs(24 * 3600)
+        {
             return Err(("idle_timeout", "`idle_timeout` is between 100ms and 24h".into()));
         }
         for (at, route) in self.routes.iter().enumerate() {
@@ -289,8 +297,9 @@ fn find_key(text: &str, key: &str) -> Option<(usize, usize)> {
 
 fn duration<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(input)?;
-    humantime::parse_duration(&text)
-        .map_err(|_| serde::de::Error::custom(format!("{text:?} is not a duration such as \"60s\" or \"5m\"")))
+    humantime::parse_duration(&text).map_err(|_| {
+        serde::de::Error::custom(format!("{text:?} is not a duration such as \"60s\" or \"5m\""))
+    })
 }
 
 fn octal<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
@@ -336,11 +345,38 @@ schema = "f.proto"
 at = "client"
 "#;
         let config = Config::parse(text).unwrap();
-        assert_eq!((config.backend, config.mode, config.wait), (Backend::Afxdp, XdpMode::Generic, Wait::Busy));
+        assert_eq!(
+            (config.backend, config.mode, config.wait),
+            (Backend::Afxdp, XdpMode::Generic, Wait::Busy)
+        );
         assert_eq!((config.port(), config.app_socket_mode), (7401, 0o660));
         assert_eq!(config.idle_timeout, Duration::from_secs(5));
         assert_eq!(config.routes[0].peer.port(), 7400);
         assert_eq!(config.policy.unwrap().at, Side::Client);
+    }
+
+    #[test]
+    fn the_example_shows_every_key_and_the_defaults() {
+        let example = include_str!("../../tollfree.example.toml");
+        assert_eq!(Config::parse(example).unwrap(), Config::default());
+        let keys = example.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(" = "));
+        let shown: Vec<&str> = keys.map(|(key, _)| key).collect();
+        let text: Vec<&str> = example
+            .lines()
+            .filter_map(|line| line.strip_prefix("# "))
+            .filter(|line| {
+                line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
+            })
+            .filter(|line| !line.starts_with("listen")) // excludes `interface` and `port`
+            .collect();
+        let config =
+            Config::parse(&text.join("\n").replace(r#"backend = "udp""#, r#"backend = "afxdp""#)).unwrap();
+        assert_eq!((config.app_socket(), config.port()), (Config::default().app_socket(), DEFAULT_PORT));
+        let debug = format!("{:#?}", Config::default());
+        let fields = debug.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": "));
+        for (field, _) in fields.filter(|(field, _)| !field.starts_with(' ') && *field != "routes") {
+            assert!(shown.contains(&field) || field == "policy", "{field} is not in the example");
+        }
     }
 
     #[test]

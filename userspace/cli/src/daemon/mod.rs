@@ -10,11 +10,12 @@ mod report;
 mod sockets;
 
 use crate::paths;
+use anyhow::{Context, Result, anyhow, bail};
 pub use backend::addresses;
-use anyhow::{Context, Result, anyhow};
 use config::{Config, PolicyFile};
 use policies::Policies;
 use sockets::{Lock, SocketFile};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
@@ -26,6 +27,8 @@ use tracing::{info, warn};
 
 /// Permissions of the socket for commands: whoever may write it rules the daemon.
 const ADMIN_MODE: u32 = 0o600;
+/// How long the engine may take to end: it closes its sessions and no more.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the interface's addresses are looked up again.
 const ADDRESSES_EVERY: Duration = Duration::from_secs(2);
 
@@ -36,8 +39,10 @@ const ADDRESSES_EVERY: Duration = Duration::from_secs(2);
 pub fn run(config: Config) -> Result<()> {
     let _lock = Lock::take(&config.state_dir)?;
     // One thread is plenty: it sleeps unless someone attaches or commands.
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the daemon")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the daemon")?;
     let ended = LocalSet::new().block_on(&runtime, serve(config));
     // A greeting in progress must not delay the end.
     runtime.shutdown_background();
@@ -48,6 +53,7 @@ pub fn run(config: Config) -> Result<()> {
 pub struct Daemon {
     config: Config,
     started: Instant,
+    listen: Option<SocketAddr>,
     engine: Handle,
     policies: Mutex<Policies>,
 }
@@ -57,20 +63,27 @@ async fn serve(config: Config) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
 
-    let backend::Running { engine, thread, ended, xdp } = backend::start(&config)?;
+    let backend::Running { engine, thread, mut ended, listen, xdp } = backend::start(&config)?;
     let policies = Policies::new(engine.clone(), xdp);
     let daemon =
-        Rc::new(Daemon { config, started: Instant::now(), engine, policies: Mutex::new(policies) });
+        Rc::new(Daemon { config, started: Instant::now(), listen, engine, policies: Mutex::new(policies) });
+    let mut over = false;
     let result = tokio::select! {
         result = daemon.clone().attend() => result,
         _ = interrupt.recv() => stop("SIGINT"),
         _ = terminate.recv() => stop("SIGTERM"),
         // The thread's own result says why.
-        _ = ended => Ok(()),
+        _ = &mut ended => {
+            over = true;
+            Ok(())
+        }
     };
 
     // Sockets are gone by now, so nobody new comes; those attached hear of the end by their sockets' closing.
     let _ = daemon.engine.send(Command::Stop);
+    if !over && tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
+        bail!("the engine did not stop within {} s; this is a bug", STOP_PATIENCE.as_secs());
+    }
     let engine_result = thread.join().unwrap_or_else(|_| Err(anyhow!("the engine panicked; this is a bug")));
     daemon.policies.lock().await.leave();
     info!("stopped");

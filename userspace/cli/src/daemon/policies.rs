@@ -62,7 +62,9 @@ impl Policies {
                 self.set_engine(Side::Server, Some(compiled)).await?;
                 self.copy_tables_to_engine().await?;
             }
-            Err(error) => warn!("calls between applications of this host are not judged by {}: {error}", policy.name),
+            Err(error) => {
+                warn!("calls between applications of this host are not judged by {}: {error}", policy.name)
+            }
         }
         info!(generation, "policy {} was left in force in XDP", policy.name);
         self.in_force[slot(Side::Server)] = Some(InForce { name: policy.name, place: "xdp", generation });
@@ -86,7 +88,8 @@ impl Policies {
             // What XDP let through the engine does not judge again, so it would never run.
             (Some(_), Side::Server, None) => {
                 let elements = compiled.explain.elements.iter();
-                let first = elements.into_iter().find(|element| element.place == tollfree_policy::Place::Engine);
+                let first =
+                    elements.into_iter().find(|element| element.place == tollfree_policy::Place::Engine);
                 return Err(refused(match first {
                     Some(element) => format!(
                         "{}: {}() cannot run in XDP ({}), where the afxdp backend judges what arrives",

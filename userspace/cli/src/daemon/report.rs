@@ -1,12 +1,17 @@
 //! What the daemon says of itself.
 
-use super::config::{Backend, Side};
+use super::config::Side;
 use super::{Daemon, ask};
 use crate::admin::{AppView, DaemonView, EngineView, PolicyView, RouteView, SessionView};
 use anyhow::Result;
 use tollfree_engine::Command;
 
 impl Daemon {
+    /// The interface it has, for backend `afxdp`.
+    pub fn interface(&self) -> Option<&str> {
+        self.config.interface.as_deref()
+    }
+
     /// A report for `tollfree status`.
     ///
     /// # Errors
@@ -41,8 +46,8 @@ impl Daemon {
             uptime_s: self.started.elapsed().as_secs(),
             backend: config.backend.name().to_owned(),
             interface: config.interface.clone(),
-            listen: (config.backend == Backend::Udp).then(|| config.listen().to_string()),
-            port: config.port(),
+            listen: self.listen.map(|listen| listen.to_string()),
+            port: self.listen.map_or(config.port(), |listen| listen.port()),
             app_socket: config.app_socket(),
             routes: config
                 .routes
