@@ -208,7 +208,7 @@ impl Transport {
             return self.on_response_fragment(now, key, packet, sink);
         }
         if !call.resent && !call.working && call.window.fragments() == 1 {
-            session.round_trip.sample(now - call.first_sent);
+            session.round_trip.sample(now.saturating_sub(call.first_sent));
         }
         let (token, status) = (call.token, Code::from_wire(header.status));
         let verdict = Verdict::Peer { by_engine: header.flags & FLAG_ENGINE != 0 };

@@ -6,6 +6,14 @@
 //! What it promises: every call ends once, with the peer's answer or a status; no request is delivered twice; memory
 //! that a peer can make it hold is bounded. Not here: bodies of requests (they stay where [`Body::Source`] finds
 //! them), policies, layouts.
+//!
+//! The way of a call that is one packet each way, which is all that most calls see: [`Transport::call`] gives it a slot
+//! (`connect`), `send_call` sends it (`client`), `on_request` delivers it (`server`), [`Transport::respond`] and
+//! `send_slot` answer it (`reply`), `on_response` ends it (`client`). Everything else in those files is for when
+//! something goes wrong or a message is long.
+//!
+//! At most once, across a restart too, rests on one assumption: a packet is not under way for longer than its server
+//! takes to restart.
 #![forbid(unsafe_code)]
 
 mod accept;

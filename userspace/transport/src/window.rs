@@ -92,7 +92,10 @@ impl Window {
         self.advance(self.arrived.trailing_ones());
         self.resend &= !self.arrived;
         self.repair();
-        let measured = self.timed.filter(|(fragment, _)| *fragment < self.base).map(|(_, sent)| now - sent);
+        let measured = self
+            .timed
+            .filter(|(fragment, _)| *fragment < self.base)
+            .map(|(_, sent)| now.saturating_sub(sent));
         if measured.is_some() {
             self.timed = None;
         }
