@@ -287,9 +287,11 @@ fn client(service: &prost_build::Service) -> String {
             id = method_id(&path),
         );
     }
+    // Here and below `dead_code`: a program usually is on one side of a service only.
     format!(
         "/// Calling `{full}`.
         pub mod {module} {{
+            #![allow(dead_code, clippy::allow_attributes)]
             {docs}#[derive(Clone, Debug)]
             pub struct {name}Client {{
                 channel: ::tollfree::Channel,
@@ -365,6 +367,7 @@ fn server(service: &prost_build::Service) -> String {
     format!(
         "/// Offering `{full}`.
         pub mod {module} {{
+            #![allow(dead_code, clippy::allow_attributes)]
             {docs}pub trait {trait_name}: ::core::marker::Send + ::core::marker::Sync + 'static {{
                 {methods}
             }}

@@ -83,6 +83,7 @@ impl ::tollfree::Message for HashResponse {
 }
 /// Calling `demo.Hash`.
 pub mod hash_client {
+    #![allow(dead_code, clippy::allow_attributes)]
     /// Hashes data.
     #[derive(Clone, Debug)]
     pub struct HashClient {
@@ -116,6 +117,7 @@ pub mod hash_client {
 }
 /// Offering `demo.Hash`.
 pub mod hash_server {
+    #![allow(dead_code, clippy::allow_attributes)]
     /// Hashes data.
     pub trait Hash: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// The SHA-256 digest of the request's data.
@@ -346,6 +348,7 @@ impl ::tollfree::Message for SetResponse {
 }
 /// Calling `demo.Kv`.
 pub mod kv_client {
+    #![allow(dead_code, clippy::allow_attributes)]
     /// Keeps values under keys.
     #[derive(Clone, Debug)]
     pub struct KvClient {
@@ -396,6 +399,7 @@ pub mod kv_client {
 }
 /// Offering `demo.Kv`.
 pub mod kv_server {
+    #![allow(dead_code, clippy::allow_attributes)]
     /// Keeps values under keys.
     pub trait Kv: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// Reads a value; NOT_FOUND where there is none.

@@ -247,6 +247,7 @@ impl ::tollfree::Message for Outer {
 }
 /// Calling `every.Match`.
 pub mod match_client {
+    #![allow(dead_code, clippy::allow_attributes)]
     /// A client of `every.Match`.
     #[derive(Clone, Debug)]
     pub struct MatchClient {
@@ -311,6 +312,7 @@ pub mod match_client {
 }
 /// Offering `every.Match`.
 pub mod match_server {
+    #![allow(dead_code, clippy::allow_attributes)]
     /// What a server of `every.Match` does.
     pub trait Match: ::core::marker::Send + ::core::marker::Sync + 'static {
         /// Handles `/every.Match/Move`.
@@ -420,6 +422,7 @@ pub mod match_server {
 }
 /// Calling `every.Idle`.
 pub mod idle_client {
+    #![allow(dead_code, clippy::allow_attributes)]
     /// A client of `every.Idle`.
     #[derive(Clone, Debug)]
     pub struct IdleClient {
@@ -436,6 +439,7 @@ pub mod idle_client {
 }
 /// Offering `every.Idle`.
 pub mod idle_server {
+    #![allow(dead_code, clippy::allow_attributes)]
     /// What a server of `every.Idle` does.
     pub trait Idle: ::core::marker::Send + ::core::marker::Sync + 'static {}
     /// Makes a service of an implementation of [`Idle`].
