@@ -22,7 +22,6 @@ use tollfree_demo::{
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Stubs that differ from [`tollfree_demo::stubs`].
-#[expect(dead_code, reason = "generated whole; the tests call only one side of most")]
 pub mod stubs {
     pub mod newer {
         include!(concat!(env!("OUT_DIR"), "/newer/demo.rs"));
