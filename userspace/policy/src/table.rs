@@ -222,7 +222,7 @@ impl ValueType {
     }
 
     /// The value from its bytes in a map.
-    pub(crate) fn from_bytes(&self, bytes: &[u8]) -> Option<u64> {
+    pub(crate) fn number_from(&self, bytes: &[u8]) -> Option<u64> {
         let small = || bytes.first_chunk().map(|chunk| u32::from_le_bytes(*chunk));
         match self {
             ValueType::Bool => small().map(|n| u64::from(n != 0)),
@@ -309,7 +309,7 @@ impl TableSpec {
 
     /// A value for people; [`TableSpec::parse_value`] reads it back. Bytes that are no value show in hexadecimal.
     pub fn format_value(&self, value: &[u8]) -> String {
-        self.value.from_bytes(value).map_or_else(|| hex(value), |value| self.value.format(value))
+        self.value.number_from(value).map_or_else(|| hex(value), |value| self.value.format(value))
     }
 }
 

@@ -124,11 +124,9 @@ impl Generator<'_> {
                     self.variables.push(Value { text: name, ..value });
                 }
                 2 => self.change(depth),
-                _ if depth < 4 => {
-                    if self.match_value(depth) {
-                        self.variables.truncate(outer);
-                        return true;
-                    }
+                _ if depth < 4 && self.match_value(depth) => {
+                    self.variables.truncate(outer);
+                    return true;
                 }
                 _ => {}
             }

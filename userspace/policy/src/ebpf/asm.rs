@@ -82,7 +82,6 @@ pub(super) struct Label(usize);
 
 const CLASS_LD: u8 = 0x00;
 const CLASS_LDX: u8 = 0x01;
-const CLASS_ST: u8 = 0x02;
 const CLASS_STX: u8 = 0x03;
 const CLASS_JMP: u8 = 0x05;
 const CLASS_JMP32: u8 = 0x06;
@@ -226,8 +225,11 @@ impl Assembler {
         self.push(CLASS_STX | MODE_MEM | size as u8, base, src, offset, 0);
     }
 
+    /// R0 is lost. There is an instruction for this, but LLVM's tools could not read it for years, and the verifier
+    /// knows more about what registers store.
     pub(super) fn store_imm(&mut self, size: Size, base: Reg, offset: i16, immediate: i32) {
-        self.push(CLASS_ST | MODE_MEM | size as u8, base, R0, offset, immediate);
+        self.mov(R0, immediate);
+        self.store(size, base, offset, R0);
     }
 
     /// Adds to 64 bits in memory, atomically.

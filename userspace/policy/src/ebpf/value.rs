@@ -156,6 +156,8 @@ impl Emitter<'_> {
         // How many bytes count: the length byte and the text.
         self.asm.mov_reg(R3, R1);
         self.asm.alu(Alu::Add, R3, 1);
+        self.asm.mov_reg(R5, R3);
+        self.asm.alu(Alu::Lsh, R5, 3);
         for (index, place) in (0..size).step_by(8).zip((KEY..).step_by(8)) {
             if index >= width {
                 self.asm.store_imm(Size::Dw, FP, place, 0);
@@ -172,8 +174,6 @@ impl Emitter<'_> {
             }
             self.asm.bind(part);
             self.asm.mov(R4, 8 * (index as i32 + 8));
-            self.asm.mov_reg(R5, R3);
-            self.asm.alu(Alu::Lsh, R5, 3);
             self.asm.alu_reg(Alu::Sub, R4, R5);
             self.asm.alu_reg(Alu::Lsh, R1, R4);
             self.asm.alu_reg(Alu::Rsh, R1, R4);

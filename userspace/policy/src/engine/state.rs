@@ -54,7 +54,7 @@ impl State {
         let at = self.find(table)?;
         let spec = &self.specs[at];
         let (key, value) = (spec.parse_key(key)?, spec.parse_value(value)?);
-        let number = spec.value.from_bytes(&value).unwrap_or_default();
+        let number = spec.value.number_from(&value).unwrap_or_default();
         match self.insert(at, &key, number) {
             true => Ok(()),
             false => {
@@ -122,7 +122,7 @@ impl State {
             return false;
         };
         // As wide as the table's values are: what a map would give back.
-        let Some(value) = spec.value.from_bytes(&spec.value.to_bytes(value)) else { return false };
+        let Some(value) = spec.value.number_from(&spec.value.to_bytes(value)) else { return false };
         if let Some(old) = entries.get_mut(key) {
             *old = value;
             return true;
