@@ -99,8 +99,11 @@ fn unknown_session(ctx: &XdpContext, frame: &Frame) -> u32 {
     if !matches!(frame.kind, Kind::Request | Kind::Response) {
         return dropped(ctx, Reason::UnknownSession as u32);
     }
-    let Header { call, sequence, tag, .. } = frame.header;
-    let answer = Header { flags: FLAG_RESET, call, sequence, tag, ..Header::new(Kind::Close) };
+    let Header { session, call, sequence, tag, .. } = frame.header;
+    // A reset has no use for a method: the field names the session that is unknown, so that a copy of a packet with
+    // another session in it cannot speak for the good one.
+    let answer =
+        Header { flags: FLAG_RESET, method: session, call, sequence, tag, ..Header::new(Kind::Close) };
     match reply::turn_around(ctx, frame.header_offset as u32, &answer) {
         Some(()) => {
             count(ctx, Reason::UnknownSession);

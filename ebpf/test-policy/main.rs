@@ -52,7 +52,7 @@ fn verdict(ctx: &XdpContext, offset: u32) -> (Stage, Code, Reason) {
         2 => (Stage::Drop, Code::Ok, Reason::PolicyDrop),
         3 => (Stage::Reject, Code::FailedPrecondition, Reason::UnknownLayout),
         4 => (Stage::Reject, Code::Unauthenticated, Reason::SessionIdle),
-        5 if RULES.get_ptr(&user).is_none() => (Stage::Drop, Code::Ok, Reason::PolicyDrop),
+        5 if RULES.get_ptr(user).is_none() => (Stage::Drop, Code::Ok, Reason::PolicyDrop),
         _ => delivered,
     }
 }

@@ -28,7 +28,9 @@ pub fn run() -> Result<()> {
         );
     };
     if !has_linker() {
-        bail!("bpf-linker {BPF_LINKER} is not on the PATH; cargo install bpf-linker --version {BPF_LINKER} --locked");
+        bail!(
+            "bpf-linker {BPF_LINKER} is not on the PATH; cargo install bpf-linker --version {BPF_LINKER} --locked"
+        );
     }
     eprintln!("building the XDP programs with {compiler}");
     let output = root().join("target/ebpf");
@@ -66,7 +68,10 @@ fn build(compiler: Compiler, binary: &str, features: &str) -> Result<std::path::
         cargo.args(["--features", features]);
     }
     // What the cargo that runs us has set is meant for the host's crates.
-    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("RUSTC_WRAPPER").env_remove("RUSTC_WORKSPACE_WRAPPER");
+    cargo
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER");
     // Without BTF, libbpf cannot open the object and aya cannot find the maps.
     cargo.env("RUSTFLAGS", "-C link-arg=--btf -C debuginfo=2");
     cargo.env("CARGO_TARGET_DIR", &target_dir).current_dir(root().join("ebpf"));

@@ -1,13 +1,14 @@
 //! Attaching: fill maps, load, fill slots, attach last. Attaching again replaces the programs and keeps the policy.
 
 use crate::interface::linked_program;
-use crate::maps::{SHARED, SharedMap, check_pins};
+use crate::maps::{SHARED, SharedMap, check_definition, check_pins};
 use crate::paths::{Pins, remove_file, remove_tree};
 use crate::{Error, Interface, Mode, Paths, State, bpffs, capability, device, error};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
+use libbpf_rs::ObjectBuilder;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use tollfree_wire::maps::{self, Config, Stage};
@@ -150,11 +151,14 @@ impl Attachment<'_> {
     }
 
     fn load(&self) -> Result<Ebpf, Error> {
+        let unusable = |cause| Error::Object { object: self.object.display().to_string(), cause };
+        // The trace flavour has maps that libbpf does not open; it is built from the same source as the other.
+        let opened = crate::verify::silently(|| ObjectBuilder::default().open_memory(self.code));
+        for map in opened.iter().flat_map(|open| open.maps()) {
+            check_definition(&map).map_err(unusable)?;
+        }
         let mut loader = shared_loader(self.pins);
-        loader.load(self.code).map_err(|cause| Error::Object {
-            object: self.object.display().to_string(),
-            cause: error::chain(&cause),
-        })
+        loader.load(self.code).map_err(|cause| unusable(error::chain(&cause)))
     }
 
     /// Fills the maps, loads the programs and fills the slots.

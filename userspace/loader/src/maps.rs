@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::paths::Pins;
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, OpenMap};
 use tollfree_wire::frame::Address;
 use tollfree_wire::maps::{self, CallContext, Config, LayoutKey, Stage};
 use tollfree_wire::session::SESSION_SLOTS;
@@ -57,6 +57,22 @@ pub(crate) fn check_pins(pins: &Pins) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether an object's map is a shared one; `Err` if it is, but defined otherwise: aya takes a pin for what the object
+/// says.
+pub(crate) fn check_definition(map: &OpenMap<'_>) -> Result<bool, String> {
+    let Some(shape) = SHARED.iter().find(|shape| map.name() == shape.name) else { return Ok(false) };
+    let Shape { name, kind, key, value, capacity } = *shape;
+    let found = (map.map_type(), map.key_size(), map.value_size(), map.max_entries());
+    if found == (kind, key, value, capacity) {
+        return Ok(true);
+    }
+    Err(format!(
+        "its map {name} has {}, but this version uses {}",
+        describe(found.0, found.1, found.2, found.3),
+        describe(kind, key, value, capacity)
+    ))
 }
 
 /// A map's shape in words.

@@ -1,12 +1,12 @@
 //! Swapping policies: prepared completely beside the one in force, then put into the slot in one step.
 
 use crate::attach::{program, shared_loader};
-use crate::maps::{SHARED, Shape, describe};
+use crate::maps::describe;
 use crate::paths::{remove_file, remove_tree};
 use crate::{Error, Interface, State, bpffs, error};
 use libbpf_rs::{MapCore, MapHandle, MapType, ObjectBuilder, ProgramHandle};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Mutex;
@@ -43,8 +43,8 @@ impl Interface {
     ) -> Result<u64, Error> {
         let _lock = bpffs::lock(&self.paths.bpffs)?;
         let mut state = State::read(&self.paths, &self.name)?.unwrap_or_default();
-        check_object(object, tables)?;
-        let result = self.swap(object, tables, &mut state, meta);
+        let kinds = check_object(object, tables)?;
+        let result = self.swap(object, tables, &kinds, &mut state, meta);
         // Left there only by a failure.
         let staging = self.pins.staging();
         remove_tree(&staging).map_err(Error::file("remove", &staging))?;
@@ -55,6 +55,7 @@ impl Interface {
         &mut self,
         object: &[u8],
         tables: &[TableInfo],
+        kinds: &HashMap<String, MapType>,
         state: &mut State,
         meta: serde_json::Value,
     ) -> Result<u64, Error> {
@@ -68,7 +69,7 @@ impl Interface {
         for table in tables {
             let name = intern(&table.name);
             let in_force = kept.join(name);
-            let path = if keeps(&in_force, table) { in_force } else { staging.join(name) };
+            let path = if keeps(&in_force, table, kinds.get(name)) { in_force } else { staging.join(name) };
             loader.map_pin_path(name, path);
         }
         let mut ebpf = loader.load(object).map_err(|cause| Error::Object {
@@ -153,15 +154,18 @@ impl Interface {
 }
 
 /// Whether the table in force has the type that the new policy wants, so that its entries stay.
-fn keeps(pin: &Path, table: &TableInfo) -> bool {
+fn keeps(pin: &Path, table: &TableInfo, kind: Option<&MapType>) -> bool {
     let TableInfo { name: _, key_size, value_size, capacity } = table;
     MapHandle::from_pinned_path(pin).is_ok_and(|map| {
-        (map.key_size(), map.value_size(), map.max_entries()) == (*key_size, *value_size, *capacity)
+        kind.is_none_or(|kind| map.map_type() == *kind)
+            && (map.key_size(), map.value_size(), map.max_entries()) == (*key_size, *value_size, *capacity)
     })
 }
 
-/// Checks what the object says of its maps against what they will be: aya takes a pin for what the object says.
-fn check_object(object: &[u8], tables: &[TableInfo]) -> Result<(), Error> {
+/// Checks what the object says of its maps against what they will be, since aya takes a pin for what the object says.
+/// Returns the tables' map types.
+fn check_object(object: &[u8], tables: &[TableInfo]) -> Result<HashMap<String, MapType>, Error> {
+    let mut kinds = HashMap::new();
     let unusable = |cause: String| Error::Object { object: "the policy object".to_owned(), cause };
     let open = crate::verify::silently(|| ObjectBuilder::default().open_memory(object))
         .map_err(|cause| unusable(format!("{cause:#}")))?;
@@ -170,18 +174,10 @@ fn check_object(object: &[u8], tables: &[TableInfo]) -> Result<(), Error> {
     }
     for map in open.maps() {
         let name = map.name().to_string_lossy().into_owned();
-        let found = (map.map_type(), map.key_size(), map.value_size(), map.max_entries());
-        if let Some(Shape { kind, key, value, capacity, .. }) = SHARED.iter().find(|shape| shape.name == name)
-        {
-            if found != (*kind, *key, *value, *capacity) {
-                return Err(unusable(format!(
-                    "its map {name} has {}, but the programs on the interface use {}: they are of different versions",
-                    describe(found.0, found.1, found.2, found.3),
-                    describe(*kind, *key, *value, *capacity)
-                )));
-            }
+        if crate::maps::check_definition(&map).map_err(unusable)? {
             continue;
         }
+        let found = (map.map_type(), map.key_size(), map.value_size(), map.max_entries());
         let Some(table) = tables.iter().find(|table| table.name == name) else {
             return Err(unusable(format!("its map {name} is neither shared nor a table of the policy")));
         };
@@ -193,11 +189,12 @@ fn check_object(object: &[u8], tables: &[TableInfo]) -> Result<(), Error> {
             return Err(unusable(format!(
                 "its table {name} has {}, but is described as {}",
                 describe(found.0, found.1, found.2, found.3),
-                describe(MapType::Unknown, *key_size, *value_size, *capacity)
+                describe(found.0, *key_size, *value_size, *capacity)
             )));
         }
+        kinds.insert(name, found.0);
     }
-    Ok(())
+    Ok(kinds)
 }
 
 /// A table's name for as long as the process lives: the loader, which is kept, wants to borrow it that long. Names

@@ -186,6 +186,18 @@ fn a_pin_of_another_shape_is_refused() {
 }
 
 #[test]
+fn the_trace_flavour_attaches_and_judges_alike() {
+    let Some(sandbox) = sandbox() else { return };
+    let object = common::built("tollfree-trace.bpf.o");
+    let options = AttachOptions { object: &object, ..sandbox.options(Mode::Native) };
+    let interface = Interface::attach(&sandbox.paths, IFACE, options).unwrap();
+    interface.session_insert(&sessions()[0]).unwrap();
+    let (action, _) = sandbox.program("tf_root").run(&Packet::request(STACKS[0], 0, 0).frame());
+    assert_eq!(action, Action::Drop, "there is no engine");
+    drop(sandbox.attach());
+}
+
+#[test]
 fn pins_without_an_interface_are_replaced() {
     let Some(sandbox) = sandbox() else { return };
     drop(sandbox.attach());

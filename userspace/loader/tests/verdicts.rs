@@ -444,9 +444,15 @@ fn check_answer(name: &str, request: &Packet, answer: &[u8], reason: Reason) {
 
     let Header { call, sequence, .. } = request.header;
     if reason == Reason::UnknownSession {
-        let frame_tag = Frame::decode(&mut Cursor::new(&request.frame()), PORT).expect(name).header.tag;
-        let expected =
-            Header { flags: FLAG_RESET, call, sequence, tag: frame_tag, ..Header::new(Kind::Close) };
+        let asked = Frame::decode(&mut Cursor::new(&request.frame()), PORT).expect(name).header;
+        let expected = Header {
+            flags: FLAG_RESET,
+            method: asked.session,
+            call,
+            sequence,
+            tag: asked.tag,
+            ..Header::new(Kind::Close)
+        };
         assert_eq!(frame.header, expected, "{name}");
         return;
     }
