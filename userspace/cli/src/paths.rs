@@ -45,7 +45,8 @@ impl Places {
     }
 }
 
-/// Where the compiled XDP programs are: as told, else beside the binary, in a source tree's `target/ebpf`, or installed.
+/// Where the compiled XDP programs are: as told, else beside the binary, in the
+/// `target/ebpf` that the binary was built in, or installed.
 ///
 /// # Errors
 /// When there is no such file; says where was looked and what to do.
@@ -63,11 +64,12 @@ pub fn object(told: Option<&Path>) -> Result<PathBuf> {
     let searched: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
     bail!(
         "the compiled XDP programs ({OBJECT}) are in none of {}; build them with `cargo xtask build-ebpf`, or name \
-         them with --object",
+         them by --object or, for the daemon, `object`",
         searched.join(", ")
     )
 }
 
+/// Never the working directory: whoever owns that must not choose what root loads into the kernel.
 fn candidates() -> Vec<PathBuf> {
     let mut candidates = Vec::new();
     if let Ok(binary) = std::env::current_exe() {
@@ -76,7 +78,6 @@ fn candidates() -> Vec<PathBuf> {
             candidates.push(folder.join("ebpf").join(OBJECT));
         }
     }
-    candidates.push(PathBuf::from("target/ebpf").join(OBJECT));
     candidates.push(PathBuf::from("/usr/lib/tollfree").join(OBJECT));
     candidates
 }

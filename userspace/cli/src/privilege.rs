@@ -64,7 +64,25 @@ pub fn require(what: &str, needed: &[Capability]) -> Result<()> {
     Err(Exit::Privilege(format!(
         "{what} needs {}, which this process lacks; run it as root or grant it with setcap (the udp backend works \
          without)",
-        missing.join(" and ")
+        list(&missing)
     ))
     .into())
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn list(names: &[&str]) -> String {
+    match names {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn lists_read_as_people_write_them() {
+        for (names, text) in [(&["a"][..], "a"), (&["a", "b"], "a and b"), (&["a", "b", "c"], "a, b and c")] {
+            assert_eq!(super::list(names), text);
+        }
+    }
 }

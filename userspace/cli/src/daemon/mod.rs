@@ -16,6 +16,7 @@ use config::{Config, PolicyFile};
 use policies::Policies;
 use sockets::{Lock, SocketFile};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
@@ -170,6 +171,12 @@ pub fn configuration(
     bpffs: Option<std::path::PathBuf>,
 ) -> Result<Config> {
     let mut config = file.map(Config::read).transpose()?.unwrap_or_default();
+    if let Some(file) = file.filter(|_| !config.psk.is_empty()) {
+        let mode = std::fs::metadata(file).map_or(0, |found| found.permissions().mode());
+        if mode & 0o077 != 0 {
+            warn!("{} holds `psk`, but others than its owner can read it: chmod 600", file.display());
+        }
+    }
     let paths::Places { state, bpffs } = paths::Places::new(
         state_dir.or_else(|| Some(config.state_dir.clone())),
         bpffs.or_else(|| Some(config.bpffs.clone())),
