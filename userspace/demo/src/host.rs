@@ -19,8 +19,8 @@ use std::{
 
 /// How long a daemon or a service may take to be ready. A debug build on a busy machine is not quick.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// Tollfree's UDP port on a host.
-const PORT: u16 = 7400;
+/// Tollfree's UDP port on a host of its own.
+pub const PORT: u16 = 7400;
 
 /// The protocol that packets between the hosts use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,9 @@ impl Family {
 pub enum Place {
     /// In network namespaces of this prefix, by `afxdp` over a veth pair. Needs root.
     Namespaces(String),
-    /// In this process's own network, by `udp` over the loopback interface. Needs nothing.
-    Loopback,
+    /// In this process's own network, by `udp` over the loopback interface, on the two ports after this one. Needs
+    /// nothing.
+    Loopback(u16),
 }
 
 /// A client's host and a server's, and the cable between them. Dropped, nothing of them is left.
@@ -73,13 +74,18 @@ impl Hosts {
                 netns::connect(&client, 1, &server, 2)?;
                 [Some(Arc::new(client)), Some(Arc::new(server))]
             }
-            Place::Loopback => [None, None],
+            Place::Loopback(_) => [None, None],
         };
         let host = |name: &str, number: u8, namespace: Option<Arc<Namespace>>| -> Result<Host> {
             let state = folder.join(name);
             fs::create_dir_all(&state).with_context(|| format!("cannot make {}", state.display()))?;
             let cli = Cli { programs: programs.clone(), namespace, state, bpffs: bpffs.join(name) };
-            Ok(Host { name: name.to_owned(), number, cli, daemon: None })
+            // On loopback one network serves both, so ports tell them apart.
+            let port = match place {
+                Place::Namespaces(_) => PORT,
+                Place::Loopback(base) => base + u16::from(number),
+            };
+            Ok(Host { name: name.to_owned(), number, port, cli, daemon: None })
         };
         Ok(Hosts {
             client: host("client", 1, client)?,
@@ -103,6 +109,7 @@ impl Drop for Hosts {
 pub struct Host {
     name: String,
     number: u8,
+    port: u16,
     /// Its `tollfree` command.
     pub cli: Cli,
     daemon: Option<Process>,
@@ -116,11 +123,7 @@ impl Host {
 
     /// Where its engine is reached.
     pub fn engine(&self, family: Family) -> SocketAddr {
-        match (&self.cli.namespace, family) {
-            (Some(_), _) => SocketAddr::new(self.address(family), PORT),
-            // One network for both, so ports tell them apart.
-            (None, _) => SocketAddr::new(self.address(family), PORT + u16::from(self.number)),
-        }
+        SocketAddr::new(self.address(family), self.port)
     }
 
     /// One of its addresses.
@@ -151,7 +154,7 @@ impl Host {
     pub fn start_daemon(&mut self, family: Family, routes: &[(&str, SocketAddr)]) -> Result<()> {
         self.stop_daemon();
         let mut config = match &self.cli.namespace {
-            Some(_) => format!("backend = \"afxdp\"\ninterface = \"{INTERFACE}\"\nport = {PORT}\n"),
+            Some(_) => format!("backend = \"afxdp\"\ninterface = \"{INTERFACE}\"\nport = {}\n", self.port),
             None => format!("backend = \"udp\"\nlisten = \"{}\"\n", self.engine(family)),
         };
         config += &format!("state_dir = {:?}\nbpffs = {:?}\n", self.cli.state, self.cli.bpffs);

@@ -9,7 +9,7 @@ use std::{
 };
 use tollfree_demo::{
     cli::{Programs, Snapshot},
-    host::{Family, Hosts, Place},
+    host::{Family, Hosts, PORT, Place},
     interrupt, leftovers,
     process::Process,
     report::Report,
@@ -120,7 +120,7 @@ impl Demo {
 
     fn on_loopback(programs: &Programs) -> Result<Demo> {
         let folder = std::env::temp_dir().join(format!("tollfree-demo-{}", std::process::id()));
-        let hosts = Hosts::create(&Place::Loopback, &folder, Path::new("/nonexistent"), programs)?;
+        let hosts = Hosts::create(&Place::Loopback(PORT), &folder, Path::new("/nonexistent"), programs)?;
         println!("Without XDP: the udp backend on loopback, with the policy in the server's engine.");
         println!("As root, `cargo xtask demo` runs the same firewall in the network driver.");
         Ok(Demo { hosts, xdp: false, findings: Vec::new(), _lock: None })
