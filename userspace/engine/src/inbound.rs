@@ -13,6 +13,9 @@ use tollfree_wire::maps::LayoutKey;
 use tollfree_wire::{Code, Reason};
 use tracing::{info, warn};
 
+/// The longest text that goes with a status of the engine's own, in bytes.
+const WHY_MAX: usize = 1024;
+
 impl<D: Driver> Core<D> {
     /// A request from another host.
     pub fn on_request(&mut self, now: u64, request: &IncomingRequest<'_>) {
@@ -153,6 +156,8 @@ impl<D: Driver> Core<D> {
             transport.ignore(call);
         }
         for Refusal { call, status, why } in self.refusals.drain(..) {
+            // One packet's worth: nobody holds these texts until a longer one is acknowledged.
+            let why = &why[..why.floor_char_boundary(WHY_MAX)];
             let reply = Reply {
                 status,
                 by_engine: true,
