@@ -82,6 +82,24 @@ fn a_missing_interface_is_named() {
 }
 
 #[test]
+fn missing_capabilities_are_named() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let Some(sandbox) = sandbox() else { return };
+    let held = capabilities(None).unwrap();
+    let mut fewer = held;
+    fewer.effective.remove(CapabilitySet::SYS_ADMIN | CapabilitySet::BPF);
+    // Capabilities belong to the thread, so other tests keep theirs.
+    set_capabilities(None, fewer).unwrap();
+    let error = Interface::attach(&sandbox.paths, IFACE, sandbox.options(Mode::Native)).unwrap_err();
+    set_capabilities(None, held).unwrap();
+    assert!(
+        matches!(&error, Error::Capability { capabilities, .. } if capabilities == &["CAP_BPF"]),
+        "{error}"
+    );
+    assert!(error.to_string().contains("udp"), "{error}");
+}
+
+#[test]
 fn a_missing_object_is_named() {
     let Some(sandbox) = sandbox() else { return };
     let object = sandbox.paths.state.join("nothing.o");
