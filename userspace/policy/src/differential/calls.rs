@@ -132,10 +132,16 @@ pub fn random(random: &mut Random) -> Call {
         }
         _ => {}
     }
-    let idle_ns = *random.pick(&[0, 60 * SECOND]);
-    let ago = *random.pick(&[0, 10 * SECOND, 600 * SECOND]);
+    // Whatever time the test itself takes, these are far enough from it on either side.
+    let (last_seen_ns, idle_ns) = *random.pick(&[
+        (NOW_NS - SECOND, 0),
+        (NOW_NS - SECOND, SECOND / 1000),
+        (NOW_NS - SECOND, 3600 * SECOND),
+        // Another CPU has admitted a call since this one read the clock.
+        (NOW_NS + 3600 * SECOND, SECOND / 1000),
+    ]);
     let method = if random.below(20) == 0 { 77 } else { method.id };
-    Call { method, layout, flat, last_seen_ns: NOW_NS - ago, idle_ns }
+    Call { method, layout, flat, last_seen_ns, idle_ns }
 }
 
 /// A key as a user would write it.

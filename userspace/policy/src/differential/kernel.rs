@@ -105,8 +105,7 @@ impl Kernel {
     pub fn judge(&mut self, compiled: &Compiled, call: &Call, offset: usize) -> Outcome {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        // Times are relative to the engine's clock; a machine that has just booted has no distant past.
-        let last_seen = now_ns.saturating_sub(NOW_NS - call.last_seen_ns);
+        let last_seen = (now_ns + call.last_seen_ns).saturating_sub(NOW_NS);
         let tracked = self.policy.map("tf_sessions").is_some();
         let mut entry = [0u64; ENTRY / 8];
         entry[offset_of!(SessionEntry, last_seen_ns) / 8] = last_seen;
@@ -152,7 +151,7 @@ impl Kernel {
             let after = map.get(&SESSION, 0).unwrap();
             admitted = after[offset_of!(SessionEntry, calls) / 8];
             let seen = after[offset_of!(SessionEntry, last_seen_ns) / 8];
-            assert_eq!(seen > last_seen, admitted > 0, "the time is noted with each admitted call");
+            assert_eq!(seen != last_seen, admitted > 0, "the time is noted with each admitted call");
         }
         let tables = compiled.tables.iter().map(|spec| {
             let map = self.policy.map(&spec.name).unwrap();

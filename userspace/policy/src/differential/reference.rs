@@ -56,7 +56,7 @@ impl Reference {
         let calls = self.file.chains[0].calls.clone();
         for element in calls {
             if element.name.text == "session_tracker" {
-                let silent = super::calls::NOW_NS - call.last_seen_ns;
+                let silent = super::calls::NOW_NS.saturating_sub(call.last_seen_ns);
                 if call.idle_ns != 0 && silent > call.idle_ns {
                     return (Verdict::Reject(Code::Unauthenticated, Reason::SessionIdle), admitted);
                 }
