@@ -4,6 +4,7 @@
 mod element;
 mod fields;
 mod infer;
+mod patterns;
 mod tables;
 mod transport;
 
