@@ -59,6 +59,7 @@ pub struct Hosts {
     /// Where services run.
     pub server: Host,
     folder: PathBuf,
+    bpffs: PathBuf,
 }
 
 impl Hosts {
@@ -87,11 +88,8 @@ impl Hosts {
             };
             Ok(Host { name: name.to_owned(), number, port, cli, daemon: None })
         };
-        Ok(Hosts {
-            client: host("client", 1, client)?,
-            server: host("server", 2, server)?,
-            folder: folder.to_owned(),
-        })
+        let (client, server) = (host("client", 1, client)?, host("server", 2, server)?);
+        Ok(Hosts { client, server, folder: folder.to_owned(), bpffs: bpffs.to_owned() })
     }
 }
 
@@ -100,6 +98,7 @@ impl Drop for Hosts {
         // Daemons first, so that nothing appears in the folder after it was removed.
         self.client.shut_down();
         self.server.shut_down();
+        leftovers::remove_folder(&self.bpffs);
         leftovers::remove_folder(&self.folder);
     }
 }
@@ -232,11 +231,10 @@ impl Host {
 
     fn shut_down(&mut self) {
         self.stop_daemon();
-        if self.cli.namespace.is_some() && self.cli.bpffs.exists() {
-            if let Err(error) = self.cli.run(&["clean"]) {
-                eprintln!("cannot clean up the {}: {error:#}", self.name);
-            }
-            leftovers::remove_folder(&self.cli.bpffs);
+        if self.cli.bpffs.exists()
+            && let Err(error) = self.cli.run(&["clean"])
+        {
+            eprintln!("cannot clean up the {}: {error:#}", self.name);
         }
     }
 }

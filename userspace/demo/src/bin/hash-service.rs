@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use anyhow::Result;
+use clap::Parser;
+use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tollfree::{Request, Response, Server, Status};
 use tollfree_demo::{
@@ -11,6 +13,14 @@ use tollfree_demo::{
         hash_server::{Hash, HashServer},
     },
 };
+
+#[derive(Parser)]
+#[command(about = "Serves demo.Hash until it is asked to end", version)]
+struct Arguments {
+    /// The daemon's socket
+    #[arg(long, default_value_os_t = tollfree::default_socket())]
+    socket: PathBuf,
+}
 
 struct Hasher;
 
@@ -23,6 +33,7 @@ impl Hash for Hasher {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
+    let Arguments { socket } = Arguments::parse();
     let mut terminate = signal(SignalKind::terminate())?;
     let asked_to_end = async move {
         tokio::select! {
@@ -31,6 +42,6 @@ async fn main() -> Result<()> {
         }
     };
     let server = Server::builder().add_service(HashServer::new(Hasher));
-    server.serve_with_shutdown(tollfree::default_socket(), asked_to_end).await?;
+    server.serve_with_shutdown(socket, asked_to_end).await?;
     Ok(())
 }
