@@ -48,7 +48,7 @@
 //! Not here: what the calls mean, which layouts fit, async.
 
 mod alloc;
-//pub mod app;
+pub mod app;
 pub mod attach;
 pub mod daemon;
 mod layout;

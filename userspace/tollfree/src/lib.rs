@@ -17,14 +17,17 @@
 #![forbid(unsafe_code)]
 
 pub mod channel;
+mod link;
 pub mod message;
 pub mod request;
+pub mod server;
 pub mod service;
 pub mod status;
 
 pub use channel::Channel;
 pub use message::Message;
 pub use request::{Request, Response};
+pub use server::Server;
 pub use service::{CallInfo, HandlerFuture, MethodInfo, Reply, Service, dispatch, unimplemented};
 pub use status::{Status, VerdictAt};
 pub use tollfree_wire::Code;

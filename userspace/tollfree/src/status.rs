@@ -1,23 +1,7 @@
 //! How a call ended, where not well.
 
+pub use tollfree_ring::VerdictAt;
 use tollfree_wire::Code;
-
-/// Where a call's status came from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum VerdictAt {
-    /// Not known, or the call did not get that far: made in this process.
-    #[default]
-    None = 0,
-    /// A policy in the driver of the server's network card (XDP).
-    Driver = 1,
-    /// A policy in an engine.
-    Engine = 2,
-    /// The service's handler.
-    Application = 3,
-    /// The transport between the engines.
-    Transport = 4,
-}
 
 /// A code, a sentence for people, and where it was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]

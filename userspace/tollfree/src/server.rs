@@ -1,0 +1,411 @@
+//! The service's end: requests in, handlers run, answers back.
+//!
+//! One task owns the ring. It starts each handler itself, so that an answer that needs no waiting costs no task; a
+//! handler that does wait goes on in a task of its own and sends its answer through a channel.
+
+use crate::link::{Ears, free, hear_end, hush, open, process_name, write};
+use crate::service::Outgoing;
+use crate::{CallInfo, HandlerFuture, Reply, Service, Status, Waiting};
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tollfree_ring::app::Port;
+use tollfree_ring::{AppOp, DaemonOp, Delivery, Span, Submission, attach};
+use tollfree_wire::Code;
+use tollfree_wire::header::{FLAT_MAX, NO_DEADLINE};
+
+/// How long the server looks at its ring before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// How long handlers at work may take to finish when the server is asked to end.
+const GRACE: Duration = Duration::from_secs(5);
+/// Requests started before other tasks of the runtime get a turn.
+const BATCH: usize = 32;
+
+type Start = Box<dyn Fn(CallInfo, &[u8], &[u8]) -> HandlerFuture + Send + Sync>;
+
+/// Offers services to the daemon.
+#[derive(Default)]
+pub struct Server {
+    waiting: Waiting,
+    names: Vec<String>,
+    descriptor_sets: Vec<Vec<u8>>,
+    /// The handlers, and which of them has a method.
+    handlers: Vec<Start>,
+    methods: HashMap<u32, usize>,
+}
+
+impl Server {
+    /// A server without services.
+    pub fn builder() -> Server {
+        Server::default()
+    }
+
+    /// How the server waits for requests.
+    #[must_use]
+    pub fn waiting(mut self, waiting: Waiting) -> Server {
+        self.waiting = waiting;
+        self
+    }
+
+    /// Offers a service, as a generated `…Server` wraps it.
+    #[must_use]
+    pub fn add_service<S: Service>(mut self, service: S) -> Server {
+        let service = Arc::new(service);
+        let handler = self.handlers.len();
+        self.handlers.push(Box::new(move |info, flat, body| service.clone().call(info, flat, body)));
+        self.names.push(S::NAME.to_owned());
+        if !self.descriptor_sets.iter().any(|set| set == S::DESCRIPTOR_SET) {
+            self.descriptor_sets.push(S::DESCRIPTOR_SET.to_vec());
+        }
+        self.methods.extend(S::METHODS.iter().map(|method| (method.id, handler)));
+        self
+    }
+
+    /// Serves until the daemon ends.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when no daemon listens at `path`, or it ends; `FAILED_PRECONDITION` when it refuses the services.
+    pub async fn serve(self, path: impl AsRef<Path>) -> Result<(), Status> {
+        self.serve_with_shutdown(path, std::future::pending()).await
+    }
+
+    /// Serves until the daemon ends or `shutdown` completes; handlers at work then have five seconds to finish.
+    ///
+    /// # Errors
+    /// As [`Server::serve`]; a shutdown is none.
+    pub async fn serve_with_shutdown(
+        self,
+        path: impl AsRef<Path>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Status> {
+        let Server { waiting, names, descriptor_sets, handlers, methods } = self;
+        let greeting =
+            attach::Attach { version: attach::VERSION, name: process_name(), descriptor_sets, serves: names };
+        let (port, ears) = open(path.as_ref(), greeting).await?;
+        let (answers, answered) = mpsc::unbounded_channel();
+        let desk = Desk {
+            port,
+            waiting,
+            handlers,
+            methods,
+            answers,
+            running: HashMap::new(),
+            unsent: VecDeque::new(),
+            spans: HashMap::new(),
+            closing: None,
+        };
+        desk.run(ears, answered, shutdown).await
+    }
+}
+
+/// An answer on its way to the ring.
+struct Answer {
+    handle: u64,
+    result: Result<Reply, Status>,
+}
+
+/// What the serving task works with.
+struct Desk {
+    port: Port,
+    waiting: Waiting,
+    handlers: Vec<Start>,
+    methods: HashMap<u32, usize>,
+    answers: mpsc::UnboundedSender<Answer>,
+    /// Handlers that wait for something, by the daemon's handle of their call.
+    running: HashMap<u64, AbortHandle>,
+    /// Answers that found no room.
+    unsent: VecDeque<(u64, Code, Outgoing)>,
+    /// The room of answers that the daemon still reads.
+    spans: HashMap<u64, (Span, Span)>,
+    closing: Option<Instant>,
+}
+
+impl Desk {
+    async fn run(
+        mut self,
+        ears: Ears,
+        mut answered: mpsc::UnboundedReceiver<Answer>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Status> {
+        let Ears { doorbell, stream } = ears;
+        let mut shutdown = pin!(shutdown);
+        let mut byte = [0; 1];
+        let mut worked = Instant::now();
+        loop {
+            let mut any = self.turn()?;
+            while let Ok(answer) = answered.try_recv() {
+                any = true;
+                self.answer(answer);
+            }
+            any |= self.send_unsent();
+            self.port.publish();
+            if any {
+                worked = Instant::now();
+            }
+            if self.is_finished() {
+                return Ok(());
+            }
+            if poll_once(shutdown.as_mut()).await && self.closing.is_none() {
+                self.closing = Some(Instant::now() + GRACE);
+            }
+            if any || self.spins(worked) {
+                std::thread::yield_now();
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if !self.port.prepare_sleep() {
+                self.port.awake();
+                continue;
+            }
+            let until = self.closing.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                _ = doorbell.readable() => hush(&doorbell),
+                ended = hear_end(&stream, &mut byte) => if ended {
+                    return Err(Status::unavailable("the connection to the daemon has ended"));
+                },
+                answer = answered.recv() => if let Some(answer) = answer { self.answer(answer) },
+                () = shutdown.as_mut(), if self.closing.is_none() => {
+                    self.closing = Some(Instant::now() + GRACE);
+                }
+                () = tokio::time::sleep_until(until.into()) => {}
+            }
+            self.port.awake();
+            worked = Instant::now();
+        }
+    }
+
+    fn spins(&self, worked: Instant) -> bool {
+        match self.waiting {
+            Waiting::Busy => true,
+            Waiting::Adaptive => worked.elapsed() < SPIN,
+            Waiting::Sleep => false,
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        let Some(until) = self.closing else { return false };
+        let idle = self.running.is_empty() && self.unsent.is_empty() && self.spans.is_empty();
+        idle || Instant::now() >= until
+    }
+
+    /// Takes a batch of deliveries. True if there were any.
+    fn turn(&mut self) -> Result<bool, Status> {
+        let mut any = false;
+        for _ in 0..BATCH {
+            let Desk { port, handlers, methods, closing, .. } = self;
+            let popped = port.pop(|delivery| match delivery.op {
+                DaemonOp::Request => Taken::Request {
+                    handle: delivery.call,
+                    outcome: begin(handlers, methods, closing.is_some(), &delivery),
+                },
+                DaemonOp::Released => Taken::Released(delivery.call),
+                DaemonOp::Cancelled => Taken::Cancelled(delivery.call),
+                DaemonOp::Response => Taken::Nothing,
+            });
+            let taken = match popped {
+                Ok(Some(taken)) => taken,
+                Ok(None) => break,
+                Err(corrupt) => {
+                    return Err(Status::unavailable(format!("the daemon's ring is corrupt: {corrupt}")));
+                }
+            };
+            any = true;
+            match taken {
+                Taken::Request { handle, outcome: Outcome::Ready(result) } => {
+                    self.answer(Answer { handle, result });
+                }
+                Taken::Request { handle, outcome: Outcome::Waits(handler) } => self.spawn(handle, handler),
+                Taken::Released(handle) => {
+                    if let Some((flat, body)) = self.spans.remove(&handle) {
+                        free(&mut self.port, flat, body);
+                    }
+                }
+                Taken::Cancelled(handle) => {
+                    if let Some(task) = self.running.remove(&handle) {
+                        task.abort();
+                    }
+                }
+                Taken::Nothing => {}
+            }
+        }
+        if any {
+            self.port.commit();
+        }
+        Ok(any)
+    }
+
+    fn spawn(&mut self, handle: u64, handler: HandlerFuture) {
+        let answers = self.answers.clone();
+        let task = tokio::spawn(async move {
+            let result = guarded(handler).await;
+            // The desk is gone when the server has ended: nobody is left to answer.
+            let _ = answers.send(Answer { handle, result });
+        });
+        self.running.insert(handle, task.abort_handle());
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        let Answer { handle, result } = answer;
+        self.running.remove(&handle);
+        let (status, outgoing) = match result {
+            Ok(Reply { outgoing }) => (Code::Ok, outgoing),
+            Err(status) => (status.code(), text(status.message())),
+        };
+        self.send(handle, status, outgoing);
+    }
+
+    fn send(&mut self, handle: u64, status: Code, outgoing: Outgoing) {
+        if !self.unsent.is_empty() || !self.try_send(handle, status, &outgoing) {
+            self.unsent.push_back((handle, status, outgoing));
+        }
+    }
+
+    /// False: no room now.
+    fn try_send(&mut self, handle: u64, status: Code, outgoing: &Outgoing) -> bool {
+        let largest = self.port.largest_body();
+        let too_long;
+        let (status, outgoing) = if outgoing.body_len > largest {
+            too_long =
+                text(&format!("the response has {} bytes; the ring takes {largest}", outgoing.body_len));
+            (Code::ResourceExhausted, &too_long)
+        } else {
+            (status, outgoing)
+        };
+        let broken;
+        let (status, layout, (flat, body)) = match write(&mut self.port, outgoing) {
+            Ok(Some(spans)) => (status, outgoing.layout, spans),
+            Ok(None) => return false,
+            Err(error) => {
+                broken = text(error.message());
+                match write(&mut self.port, &broken) {
+                    Ok(Some(spans)) => (error.code(), 0, spans),
+                    _ => return false,
+                }
+            }
+        };
+        let submission = Submission {
+            op: AppOp::Respond,
+            status,
+            method: 0,
+            call: handle,
+            layout,
+            deadline_us: NO_DEADLINE,
+            flat,
+            body,
+        };
+        if self.port.push(&submission).is_err() {
+            free(&mut self.port, flat, body);
+            return false;
+        }
+        self.spans.insert(handle, (flat, body));
+        true
+    }
+
+    fn send_unsent(&mut self) -> bool {
+        let mut any = false;
+        while let Some((handle, status, outgoing)) = self.unsent.pop_front() {
+            if !self.try_send(handle, status, &outgoing) {
+                self.unsent.push_front((handle, status, outgoing));
+                break;
+            }
+            any = true;
+        }
+        any
+    }
+}
+
+/// What a delivery was.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for one turn of a loop; a box would cost an allocation per call"
+)]
+enum Taken {
+    Request { handle: u64, outcome: Outcome },
+    Released(u64),
+    Cancelled(u64),
+    Nothing,
+}
+
+/// How far a handler came at once.
+#[expect(clippy::large_enum_variant, reason = "as above")]
+enum Outcome {
+    Ready(Result<Reply, Status>),
+    Waits(HandlerFuture),
+}
+
+/// Starts a request's handler and lets it run until it first waits.
+fn begin(
+    handlers: &[Start],
+    methods: &HashMap<u32, usize>,
+    closing: bool,
+    delivery: &Delivery<'_>,
+) -> Outcome {
+    if closing {
+        return Outcome::Ready(Err(Status::unavailable("the service is shutting down")));
+    }
+    let Some(start) = methods.get(&delivery.method).and_then(|handler| handlers.get(*handler)) else {
+        let why = format!("the application has no method with id {:#010x}", delivery.method);
+        return Outcome::Ready(Err(Status::unimplemented(why)));
+    };
+    let left =
+        (delivery.deadline_us != NO_DEADLINE).then(|| Duration::from_micros(delivery.deadline_us.into()));
+    let info = CallInfo { method: delivery.method, deadline: left.map(|left| Instant::now() + left) };
+    let started = catch_unwind(AssertUnwindSafe(|| {
+        let mut handler = start(info, delivery.flat, delivery.body);
+        // Without a waker: a handler that waits is polled again in its task, with that task's.
+        match handler.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Outcome::Ready(result),
+            Poll::Pending => Outcome::Waits(handler),
+        }
+    }));
+    started.unwrap_or_else(|_| Outcome::Ready(Err(panicked())))
+}
+
+/// Runs a handler to its end; a panic becomes a status.
+async fn guarded(mut handler: HandlerFuture) -> Result<Reply, Status> {
+    poll_fn(move |context| {
+        catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(context)))
+            .unwrap_or_else(|_| Poll::Ready(Err(panicked())))
+    })
+    .await
+}
+
+fn panicked() -> Status {
+    Status::internal("the handler panicked; the service's log says where")
+}
+
+/// Whether a future is complete now.
+async fn poll_once(mut future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
+}
+
+/// A message for people, as a body.
+fn text(message: &str) -> Outgoing {
+    let bytes = message.as_bytes().to_vec();
+    Outgoing {
+        layout: 0,
+        flat_len: 0,
+        flat: [0; FLAT_MAX],
+        body_len: bytes.len(),
+        body: Some(Box::new(Text(bytes))),
+    }
+}
+
+struct Text(Vec<u8>);
+
+impl crate::service::Encode for Text {
+    fn encode_into(&self, out: &mut [u8]) -> bool {
+        let fits = out.len() == self.0.len();
+        if fits {
+            out.copy_from_slice(&self.0);
+        }
+        fits
+    }
+}
