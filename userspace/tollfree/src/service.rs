@@ -55,7 +55,7 @@ pub(crate) struct Outgoing {
 }
 
 /// The part of `prost::Message` that works without knowing the type.
-pub(crate) trait Encode: Send {
+pub(crate) trait Encode: Send + Sync {
     /// Writes the encoding into exactly `encoded_len` bytes; false where it does not fit.
     fn encode_into(&self, out: &mut [u8]) -> bool;
 }
