@@ -32,6 +32,10 @@ pub struct Options {
 const DEFAULT_FILE: &str = "/usr/share/common-licenses/GPL-3";
 /// The service that is called.
 const SERVICE: &str = "demo.Hash";
+/// Verdicts of XDP, as `file-client` names the place.
+const IN_DRIVER: &str = "driver (XDP)";
+/// Verdicts of an engine.
+const IN_ENGINE: &str = "engine";
 /// Any port that is not Tollfree's.
 const TCP_PORT: u16 = 7777;
 
@@ -148,7 +152,7 @@ impl Demo {
             self.check_tcp(&mut tcp, "while calls run")?;
         }
         let status = self.hosts.server.cli.status()?;
-        println!("\n{}", tables::calls(&runs));
+        println!("\n{}", tables::calls(&runs, self.policy_at()));
         if self.xdp {
             println!("{}", tables::counters(&before, &status));
             println!("XDP mode in force on the server: {}.", status.mode.as_deref().unwrap_or("unknown"));
@@ -173,13 +177,13 @@ impl Demo {
                 server.cli.set("firewall_rules", name, value)?;
             }
         }
-        let word = |key: &str| applied.get(key).map(ToString::to_string).unwrap_or_default().replace('"', "");
-        println!(
-            "policies/firewall.policy is in force on the server, in {} ({}, {} eBPF instructions).",
-            word("place"),
-            word("target"),
-            word("instructions")
-        );
+        let instructions = applied.get("instructions").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        match self.xdp {
+            true => println!(
+                "policies/firewall.policy is in force on the server: {instructions} eBPF instructions in XDP."
+            ),
+            false => println!("policies/firewall.policy is in force in the server's engine."),
+        }
         let status = server.cli.status()?;
         Ok((status.clone(), status))
     }
@@ -234,7 +238,7 @@ impl Demo {
         if user.allowed {
             return;
         }
-        let place = if self.xdp { "driver (XDP)" } else { "engine" };
+        let place = if self.xdp { IN_DRIVER } else { IN_ENGINE };
         let there = report.rejected.get(place).copied().unwrap_or(0);
         if there != report.calls {
             wrong(format!("{there} of {} calls were rejected in the {place}", report.calls));
@@ -245,6 +249,11 @@ impl Demo {
         if self.xdp && *xdp_rejects < report.calls {
             wrong(format!("XDP counted {xdp_rejects} rejects for {} calls", report.calls));
         }
+    }
+
+    /// Where the policy judges, as `file-client` names it.
+    fn policy_at(&self) -> &'static str {
+        if self.xdp { IN_DRIVER } else { IN_ENGINE }
     }
 
     fn start_tcp(&self) -> Result<Option<Conversation>> {

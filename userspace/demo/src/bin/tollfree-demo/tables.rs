@@ -1,12 +1,12 @@
 //! What the demo prints at the end.
 
 use crate::show::Run;
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use std::collections::BTreeSet;
 use tollfree_demo::cli::Snapshot;
 
-/// A row per user and protocol.
-pub fn calls(runs: &[Run]) -> Table {
+/// A row per user and protocol. What is allowed was judged where the policy is, `policy_at`.
+pub fn calls(runs: &[Run], policy_at: &str) -> Table {
     let mut table = table(&[
         "user",
         "over",
@@ -17,12 +17,12 @@ pub fn calls(runs: &[Run]) -> Table {
         "verdict taken in",
         "p50 µs",
         "p99 µs",
-        "server engine received",
+        "server engine saw",
     ]);
     for Run { family, report, engine_received, xdp_rejects: _ } in runs {
         let mut places: BTreeSet<&str> = report.rejected.keys().map(String::as_str).collect();
         if report.allowed > 0 {
-            places.insert("(allowed)");
+            places.insert(policy_at);
         }
         table.add_row([
             report.user.clone(),
@@ -58,7 +58,7 @@ pub fn counters(before: &Snapshot, after: &Snapshot) -> Table {
 /// A table with a head, as all of ours look.
 pub fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(head);
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(head);
     table
 }
 
