@@ -12,6 +12,9 @@ pub struct Options {
     /// How often each of the two is measured, in turn
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// Let the scheduler place daemons and applications; otherwise each host has one core
+    #[arg(long)]
+    unpinned: bool,
 }
 
 /// Builds both sides of the comparison and runs it; returns only where that fails.
@@ -27,5 +30,8 @@ pub fn run(options: &Options) -> Result<()> {
     let mut perf = prepare(false)?;
     execute(cargo().args(["build", "--release", "-p", "tollfree-nic", "--example", "pingpong"]))?;
     perf.arg("perf").arg("--rounds").arg(options.rounds.to_string());
+    if options.unpinned {
+        perf.arg("--unpinned");
+    }
     Err(become_command(&mut perf))
 }

@@ -2,6 +2,7 @@
 
 use crate::{netns::Namespace, process::run};
 use anyhow::{Context, Result, bail};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -47,6 +48,8 @@ pub struct Cli {
     pub state: PathBuf,
     /// The host's pins.
     pub bpffs: PathBuf,
+    /// The one core that everything on the host runs on; all of them where `None`.
+    pub core: Option<usize>,
 }
 
 impl Cli {
@@ -57,13 +60,21 @@ impl Cli {
         command
     }
 
-    /// Does something inside the host's namespace, if it has one.
+    /// Does something inside the host: in its namespace and on its core, if it has such. Programs started there stay
+    /// there.
     ///
     /// # Errors
     /// The action's, or when the namespace cannot be entered.
     pub fn inside<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         match &self.namespace {
-            Some(namespace) => namespace.enter(action),
+            Some(namespace) => namespace.enter(|| {
+                if let Some(core) = self.core {
+                    let mut cores = CpuSet::new();
+                    cores.set(core);
+                    sched_setaffinity(None, &cores).context("cannot keep a host on its core")?;
+                }
+                action()
+            }),
             None => action(),
         }
     }

@@ -80,7 +80,8 @@ impl Hosts {
         let host = |name: &str, number: u8, namespace: Option<Arc<Namespace>>| -> Result<Host> {
             let state = folder.join(name);
             fs::create_dir_all(&state).with_context(|| format!("cannot make {}", state.display()))?;
-            let cli = Cli { programs: programs.clone(), namespace, state, bpffs: bpffs.join(name) };
+            let cli =
+                Cli { programs: programs.clone(), namespace, state, bpffs: bpffs.join(name), core: None };
             // On loopback one network serves both, so ports tell them apart.
             let port = match place {
                 Place::Namespaces(_) => PORT,

@@ -5,8 +5,9 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::{
+    fmt::Write,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -56,8 +57,13 @@ async fn main() -> Result<()> {
         let _ = client.sha256(request(line)).await;
     }
 
-    let style = "{prefix:24} [{bar:36}] {human_pos}/{human_len} lines, {per_sec}";
-    let bar = ProgressBar::new(lines.len() as u64).with_style(ProgressStyle::with_template(style)?);
+    let style = "{prefix:24} [{bar:36}] {human_pos}/{human_len} lines, {rate}";
+    let rate = |state: &ProgressState, out: &mut dyn Write| {
+        // A bar that cannot be drawn is no reason to stop.
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    };
+    let style = ProgressStyle::with_template(style)?.with_key("rate", rate);
+    let bar = ProgressBar::new(lines.len() as u64).with_style(style);
     bar.set_prefix(label);
     let mut report = Report { user: user.clone(), calls: lines.len() as u64, ..Report::default() };
     let mut durations = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;

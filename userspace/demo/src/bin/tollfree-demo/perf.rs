@@ -21,6 +21,10 @@ pub struct Options {
     /// How often each of the two is measured, in turn
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// Let the scheduler place daemons and applications; otherwise each host has one core, its daemon and application
+    /// sharing it
+    #[arg(long)]
+    unpinned: bool,
 }
 
 /// Lines in the file that is sent: calls in a round.
@@ -44,6 +48,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let folder = Path::new(leftovers::FOLDER).join(prefix);
     let place = Place::Namespaces(prefix.to_owned());
     let mut hosts = Hosts::create(&place, &folder, &Path::new(leftovers::BPFFS).join(prefix), &programs)?;
+    let pinned =
+        !options.unpinned && std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= 2);
+    if pinned {
+        (hosts.client.cli.core, hosts.server.cli.core) = (Some(0), Some(1));
+    }
     hosts.server.start_daemon(Family::V4, &[])?;
     hosts.client.start_daemon(Family::V4, &[("demo.Hash", hosts.server.engine(Family::V4))])?;
     let _service = hosts.server.start_service()?;
@@ -74,7 +83,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         ]);
         measured.push((report.p50_us, bare));
     }
-    println!("Calls carry {LINE} bytes, one outstanding; daemons and applications wait adaptively.");
+    let cores = if pinned { "each host has one core" } else { "all share all cores" };
+    println!("Calls carry {LINE} bytes, one outstanding; daemons and applications wait adaptively; {cores}.");
     println!("{rounds}");
     let best = |pick: fn(&(f64, f64)) -> f64| measured.iter().map(pick).fold(f64::INFINITY, f64::min);
     let (call, bare) = (best(|round| round.0), best(|round| round.1));
