@@ -157,7 +157,11 @@ impl<D: Driver> Core<D> {
         }
         for Refusal { call, status, why } in self.refusals.drain(..) {
             // One packet's worth: nobody holds these texts until a longer one is acknowledged.
-            let why = &why[..why.floor_char_boundary(WHY_MAX)];
+            let mut end = why.len().min(WHY_MAX);
+            while !why.is_char_boundary(end) {
+                end -= 1;
+            }
+            let why = &why[..end];
             let reply = Reply {
                 status,
                 by_engine: true,
