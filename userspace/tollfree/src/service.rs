@@ -36,7 +36,7 @@ pub trait Service: Send + Sync + 'static {
     const METHODS: &'static [MethodInfo];
 
     /// Starts the handler of `info.method`. `flat` and `body` lie in shared memory that is reused once this returns:
-    /// decode them here, work in the future. Usually one `match` whose arms are [`dispatch`] and [`unimplemented`].
+    /// decode them here, work in the future. Usually one `match` whose arms are [`dispatch`] and [`unimplemented()`].
     fn call(self: Arc<Self>, info: CallInfo, flat: &[u8], body: &[u8]) -> HandlerFuture;
 }
 
