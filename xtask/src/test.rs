@@ -31,10 +31,19 @@ pub fn run() -> Result<ExitCode> {
     check(
         &mut tally,
         "lints",
-        cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-Dwarnings"]),
+        cargo().args([
+            "clippy",
+            "--locked",
+            "--keep-going",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-Dwarnings",
+        ]),
     );
     let mut doc = cargo();
-    doc.args(["doc", "--locked", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings");
+    doc.args(["doc", "--locked", "--keep-going", "--workspace", "--no-deps"])
+        .env("RUSTDOCFLAGS", "-Dwarnings");
     check(&mut tally, "documentation", &mut doc);
     ebpf(&mut tally);
 
