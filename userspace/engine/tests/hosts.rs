@@ -66,7 +66,7 @@ fn a_mebibyte_goes_there_and_back() {
     let (server, client) = two_hosts();
     let (mut service, mut caller) =
         (server.attach("service", &plain(), &[HASH]), client.attach("caller", &plain(), &[]));
-    let body: Vec<u8> = (0..1 << 20).map(|n: u32| (n * 31 >> 3) as u8).collect();
+    let body: Vec<u8> = (0..1 << 20).map(|n: u32| ((n * 31) >> 3) as u8).collect();
     for cookie in 0..3 {
         caller.call(cookie, "alice", &body, Some(Duration::from_secs(20)));
         let request = service.next();

@@ -7,13 +7,11 @@ use tollfree::{Code, Message, Service};
 use tollfree_schema::Manifest;
 
 #[deny(missing_docs)]
-#[expect(dead_code, reason = "clients and servers are only compiled here; the demo uses them")]
 mod demo {
     include!("golden/demo.rs");
 }
 
 #[deny(missing_docs)]
-#[expect(dead_code, reason = "as above")]
 mod every {
     include!("golden/every.rs");
 }
