@@ -153,7 +153,20 @@ impl Link {
         deadline_us: Option<u32>,
         read: impl FnOnce(&Received) -> R,
     ) -> Result<R, Status> {
-        let cookie = poll_fn(|context| self.poll_submit(context, method, outgoing, deadline_us)).await?;
+        let cookie = match deadline_us {
+            None => poll_fn(|context| self.poll_submit(context, method, outgoing, NO_DEADLINE)).await?,
+            Some(limit) => {
+                // The time spent waiting for room counts.
+                let started = Instant::now();
+                let submit = poll_fn(|context| {
+                    let spent = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+                    self.poll_submit(context, method, outgoing, limit.saturating_sub(spent))
+                });
+                let submitted = tokio::time::timeout(Duration::from_micros(limit.into()), submit).await;
+                submitted
+                    .map_err(|_| Status::deadline_exceeded("the ring had no room for the call in time"))??
+            }
+        };
         let mut waiting = Pending { link: self, cookie, polls: 0, done: false };
         poll_fn(|context| waiting.poll(context)).await;
         let mut state = self.state();
@@ -176,7 +189,7 @@ impl Link {
         context: &mut Context<'_>,
         method: u32,
         outgoing: &Outgoing,
-        deadline_us: Option<u32>,
+        deadline_us: u32,
     ) -> Poll<Result<u64, Status>> {
         let mut state = self.state();
         if let Some(status) = &state.dead {
@@ -187,7 +200,7 @@ impl Link {
             let why = format!("the request has {} bytes; the ring takes {largest}", outgoing.body_len);
             return Poll::Ready(Err(Status::resource_exhausted(why)));
         }
-        match state.submit(method, outgoing, deadline_us.unwrap_or(NO_DEADLINE)) {
+        match state.submit(method, outgoing, deadline_us) {
             Ok(Some(cookie)) => Poll::Ready(Ok(cookie)),
             Ok(None) => {
                 state.room.push(context.waker().clone());
@@ -196,10 +209,6 @@ impl Link {
             }
             Err(status) => Poll::Ready(Err(status)),
         }
-    }
-
-    fn die(&self, status: Status) {
-        self.state().die(status);
     }
 }
 
@@ -461,6 +470,8 @@ impl Drop for Pending<'_> {
 
 /// Hears the daemon's bell and its end; runs as a task of its own for as long as the link is in use.
 pub async fn listen(link: Arc<Link>, ears: Ears) {
+    // However this ends, also with its runtime: nobody else would wake the tasks that sleep.
+    let _deafness = Deafness(&link);
     let Ears { doorbell, stream } = ears;
     let mut byte = [0; 1];
     loop {
@@ -484,7 +495,17 @@ pub async fn listen(link: Arc<Link>, ears: Ears) {
             }
         }
     }
-    link.die(Status::unavailable("the connection to the daemon has ended"));
+}
+
+struct Deafness<'a>(&'a Link);
+
+impl Drop for Deafness<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if state.dead.is_none() {
+            state.die(Status::unavailable("the connection to the daemon has ended"));
+        }
+    }
 }
 
 /// Empties a doorbell, up to a bound: whoever rings more than that is heard again.

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -152,10 +152,15 @@ impl Desk {
             if self.is_finished() {
                 return Ok(());
             }
-            if poll_once(shutdown.as_mut()).await && self.closing.is_none() {
+            // A future that has completed must not be polled again.
+            if self.closing.is_none() && poll_once(shutdown.as_mut()).await.is_some() {
                 self.closing = Some(Instant::now() + GRACE);
             }
             if any || self.spins(worked) {
+                // A server that never sleeps would never hear of the daemon's end below.
+                if !any && poll_once(pin!(hear_end(&stream, &mut byte))).await == Some(true) {
+                    return Err(gone());
+                }
                 std::thread::yield_now();
                 tokio::task::yield_now().await;
                 continue;
@@ -168,7 +173,7 @@ impl Desk {
             tokio::select! {
                 _ = doorbell.readable() => hush(&doorbell),
                 ended = hear_end(&stream, &mut byte) => if ended {
-                    return Err(Status::unavailable("the connection to the daemon has ended"));
+                    return Err(gone());
                 },
                 answer = answered.recv() => if let Some(answer) = answer { self.answer(answer) },
                 () = shutdown.as_mut(), if self.closing.is_none() => {
@@ -381,9 +386,19 @@ fn panicked() -> Status {
     Status::internal("the handler panicked; the service's log says where")
 }
 
-/// Whether a future is complete now.
-async fn poll_once(mut future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
-    poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
+fn gone() -> Status {
+    Status::unavailable("the connection to the daemon has ended")
+}
+
+/// A future's result, if it is complete now.
+async fn poll_once<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    poll_fn(|context| {
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 /// A message for people, as a body.
