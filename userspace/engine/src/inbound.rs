@@ -169,7 +169,7 @@ impl<D: Driver> Core<D> {
                 flat: &[],
                 body_len: why.len() as u32,
                 token: REPLY_TOKEN | u64::MAX,
-                copy_body: &mut |out| out.copy_from_slice(why),
+                copy_body: &mut |out| out.copy_from_slice(why.as_bytes()),
             };
             transport.respond(now, call, reply);
         }
