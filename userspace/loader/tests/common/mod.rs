@@ -73,6 +73,9 @@ pub fn sandbox() -> Option<Sandbox> {
     } else {
         match Namespace::enter() {
             Ok(namespace) => {
+                // The kernel's own router solicitations would be counted among the test's packets.
+                std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+                    .expect("IPv6 is switched off");
                 for arguments in [
                     "link add tf0 type veth peer name tf1",
                     "addr add 10.77.0.2/24 dev tf0",
