@@ -94,6 +94,17 @@ impl Hosts {
     }
 }
 
+impl Hosts {
+    /// Gives each host a core of its own, as two hosts have. False: there is only one. For what is started from now on.
+    pub fn separate(&mut self) -> bool {
+        let enough = std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= 2);
+        if enough {
+            (self.client.cli.core, self.server.cli.core) = (Some(0), Some(1));
+        }
+        enough
+    }
+}
+
 impl Drop for Hosts {
     fn drop(&mut self) {
         // Daemons first, so that nothing appears in the folder after it was removed.

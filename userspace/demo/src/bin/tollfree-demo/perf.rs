@@ -48,11 +48,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let folder = Path::new(leftovers::FOLDER).join(prefix);
     let place = Place::Namespaces(prefix.to_owned());
     let mut hosts = Hosts::create(&place, &folder, &Path::new(leftovers::BPFFS).join(prefix), &programs)?;
-    let pinned =
-        !options.unpinned && std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= 2);
-    if pinned {
-        (hosts.client.cli.core, hosts.server.cli.core) = (Some(0), Some(1));
-    }
+    let pinned = !options.unpinned && hosts.separate();
     hosts.server.start_daemon(Family::V4, &[])?;
     hosts.client.start_daemon(Family::V4, &[("demo.Hash", hosts.server.engine(Family::V4))])?;
     let _service = hosts.server.start_service()?;

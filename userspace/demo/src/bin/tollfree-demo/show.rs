@@ -117,8 +117,11 @@ impl Demo {
         let prefix = leftovers::DEMO;
         let folder = Path::new(leftovers::FOLDER).join(prefix);
         let bpffs = Path::new(leftovers::BPFFS).join(prefix);
-        let hosts = Hosts::create(&Place::Namespaces(prefix.to_owned()), &folder, &bpffs, programs)?;
+        let mut hosts = Hosts::create(&Place::Namespaces(prefix.to_owned()), &folder, &bpffs, programs)?;
         println!("Two hosts: the network namespaces tf-client and tf-server, connected by a veth pair.");
+        if hosts.separate() {
+            println!("Each has one core, which its daemon and its application share.");
+        }
         Ok(Demo { hosts, xdp: true, findings: Vec::new(), _lock: Some(lock) })
     }
 
