@@ -12,8 +12,9 @@ use rustix::io;
 
 /// After a transmission the loop does not give the core away for this long, in ns.
 const SPIN_NS: u64 = 20_000;
-/// After any work the loop stays awake for this long, in ns.
-const AWAKE_NS: u64 = 50_000;
+/// After any work the loop stays awake for this long, in ns: longer than a call takes whose parties had to be woken, or
+/// one slow call would make every next one slow.
+const AWAKE_NS: u64 = 150_000;
 /// Housekeeping happens at least this often, in ns.
 pub const TICK_NS: u64 = 10_000_000;
 

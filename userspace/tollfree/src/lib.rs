@@ -45,7 +45,7 @@ use std::path::PathBuf;
 pub enum Waiting {
     /// Spins, yielding the core between looks, and never sleeps while a call is outstanding: for a core of its own.
     Busy,
-    /// Spins for up to 50 µs, yielding, then sleeps until woken.
+    /// Spins for up to 150 µs, yielding, then sleeps until woken.
     #[default]
     Adaptive,
     /// Looks once, then sleeps until woken: least CPU, most latency.

@@ -20,7 +20,7 @@ use tollfree_wire::Code;
 use tollfree_wire::header::NO_DEADLINE;
 
 /// How long an awaiting task looks at the ring itself.
-const SPIN: Duration = Duration::from_micros(50);
+const SPIN: Duration = Duration::from_micros(150);
 /// A response's buffer is kept for the next call up to this size, in bytes.
 const KEEP: usize = 64 << 10;
 
@@ -477,10 +477,9 @@ pub async fn listen(link: Arc<Link>, ears: Ears) {
     loop {
         tokio::select! {
             ready = doorbell.readable() => {
-                if ready.is_err() {
+                if ready.is_err() || hush(&doorbell) {
                     break;
                 }
-                hush(&doorbell);
                 let mut state = link.state();
                 state.port.awake();
                 state.drain(u64::MAX);
@@ -508,14 +507,18 @@ impl Drop for Deafness<'_> {
     }
 }
 
-/// Empties a doorbell, up to a bound: whoever rings more than that is heard again.
-pub fn hush(doorbell: &pipe::Receiver) {
+/// Empties a doorbell, up to a bound: whoever rings more than that is heard again. True when nobody will ever ring it
+/// again: the daemon has closed its end, and the doorbell stays readable for good.
+pub fn hush(doorbell: &pipe::Receiver) -> bool {
     let mut rings = [0; 64];
     for _ in 0..64 {
-        if !matches!(doorbell.try_read(&mut rings), Ok(1..)) {
-            return;
+        match doorbell.try_read(&mut rings) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
         }
     }
+    false
 }
 
 /// True when the socket says that the daemon is gone; it says nothing else.

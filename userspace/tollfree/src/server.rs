@@ -21,8 +21,9 @@ use tollfree_ring::{AppOp, DaemonOp, Delivery, Span, Submission, attach};
 use tollfree_wire::Code;
 use tollfree_wire::header::{FLAT_MAX, NO_DEADLINE};
 
-/// How long the server looks at its ring before it sleeps.
-const SPIN: Duration = Duration::from_micros(50);
+/// How long the server looks at its ring before it sleeps: longer than a call takes whose parties had to be woken, or one
+/// slow call would make every next one slow.
+const SPIN: Duration = Duration::from_micros(150);
 /// How long handlers at work may take to finish when the server is asked to end.
 const GRACE: Duration = Duration::from_secs(5);
 /// Requests started before other tasks of the runtime get a turn.
@@ -171,7 +172,9 @@ impl Desk {
             }
             let until = self.closing.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
-                _ = doorbell.readable() => hush(&doorbell),
+                _ = doorbell.readable() => if hush(&doorbell) {
+                    return Err(gone());
+                },
                 ended = hear_end(&stream, &mut byte) => if ended {
                     return Err(gone());
                 },
