@@ -289,6 +289,10 @@ pub struct SessionView {
     pub peer: String,
     /// `client` or `server`.
     pub role: String,
+    /// Calls that `session_tracker()` has admitted; 0 while no policy in force has one.
+    pub calls: u64,
+    /// Time since the last of them, or since the session was opened, in ms.
+    pub idle_ms: u64,
 }
 
 /// The poll loop.

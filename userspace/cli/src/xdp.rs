@@ -14,7 +14,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use tollfree_engine::Driver;
 use tollfree_loader::{AttachOptions, Interface, Mode, TableInfo};
-use tollfree_policy::{Compiled, TableError, TableSpec};
+use tollfree_policy::{Compiled, TableError, TableSpec, Tracked};
 use tollfree_schema::Manifest;
 use tollfree_wire::maps::LayoutKey;
 use tollfree_wire::{Reason, SessionEntry};
@@ -384,5 +384,11 @@ impl Driver for Mirror {
 
     fn layout_insert(&mut self, key: LayoutKey, known: u32) -> Result<(), String> {
         self.interface.layout_insert(key, known).map_err(|error| error.to_string())
+    }
+
+    fn tracked(&self, index: u32) -> Option<Tracked> {
+        let entry = self.interface.session_get(index).ok().flatten()?;
+        let SessionEntry { last_seen_ns, idle_ns, calls, .. } = entry;
+        Some(Tracked { last_seen_ns, idle_ns, calls })
     }
 }

@@ -92,6 +92,10 @@ pub struct SessionStatus {
     pub peer: String,
     /// `client` or `server`.
     pub role: &'static str,
+    /// Calls that `session_tracker()` has admitted; 0 while no policy in force has one.
+    pub calls: u64,
+    /// Time since the last of them, or since the session was opened, in ms.
+    pub idle_ms: u64,
 }
 
 /// A report of the engine's state.

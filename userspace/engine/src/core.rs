@@ -77,6 +77,12 @@ impl<D: Driver> Core<D> {
         }
     }
 
+    /// What `session_tracker()` has noted of a session, wherever it runs.
+    pub fn tracked(&self, index: u32) -> Tracked {
+        let below = if self.judged_below { self.driver.tracked(index) } else { None };
+        below.or_else(|| self.tracked.get(&index).copied()).unwrap_or_default()
+    }
+
     pub fn count(&mut self, reason: Reason) {
         self.reasons[reason.index()] += 1;
     }

@@ -1,5 +1,6 @@
 //! What the engine needs of the XDP programs in front of it.
 
+use tollfree_policy::Tracked;
 use tollfree_wire::SessionEntry;
 use tollfree_wire::maps::LayoutKey;
 
@@ -14,6 +15,8 @@ pub trait Driver {
     fn session_remove(&mut self, index: u32) -> Result<(), String>;
     /// A peer's layout is a compatible extension of the layout `known` here.
     fn layout_insert(&mut self, key: LayoutKey, known: u32) -> Result<(), String>;
+    /// What `session_tracker()` has noted of a session where it runs in front of the engine; for reports.
+    fn tracked(&self, index: u32) -> Option<Tracked>;
 }
 
 /// For backends without XDP: the engine checks packets itself.
@@ -31,5 +34,9 @@ impl Driver for NoDriver {
 
     fn layout_insert(&mut self, _: LayoutKey, _: u32) -> Result<(), String> {
         Ok(())
+    }
+
+    fn tracked(&self, _: u32) -> Option<Tracked> {
+        None
     }
 }

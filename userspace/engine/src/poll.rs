@@ -264,7 +264,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             }
             Command::Tables(Side::Server, run) => run(self.core.server_gate.state()),
             Command::Tables(Side::Client, run) => run(self.core.client_gate.state()),
-            Command::Status(reply) => reply(self.status()),
+            Command::Status(reply) => reply(self.status(now)),
             Command::Stop => self.stopping = true,
         }
     }
@@ -307,7 +307,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         self.core.detach(now, &mut self.transport, id);
     }
 
-    fn status(&self) -> Status {
+    fn status(&self, now: u64) -> Status {
         let Core { apps, reasons, outgoing, incoming, server_gate, client_gate, config, .. } = &self.core;
         let apps = apps.iter().filter(|(_, app)| !app.detached).map(|(_, app)| AppStatus {
             name: app.name.clone(),
@@ -324,10 +324,15 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             sessions: self
                 .transport
                 .sessions()
-                .map(|session| SessionStatus {
-                    index: session.index,
-                    peer: session.peer.to_string(),
-                    role: session.role_name(),
+                .map(|session| {
+                    let tracked = self.core.tracked(session.index);
+                    SessionStatus {
+                        index: session.index,
+                        peer: session.peer.to_string(),
+                        role: session.role_name(),
+                        calls: tracked.calls,
+                        idle_ms: now.saturating_sub(tracked.last_seen_ns) / 1_000_000,
+                    }
                 })
                 .collect(),
             reasons: counted.map(|(reason, count)| (reason.name().to_owned(), *count)).collect(),

@@ -121,6 +121,22 @@ fn the_servers_policy_judges_calls_that_arrive() {
 }
 
 #[test]
+fn a_tracked_session_counts_its_calls() {
+    let (server, client) = two_hosts();
+    let mut service = server.attach("service", &plain(), &[HASH]);
+    let mut caller = client.attach("caller", &plain(), &[]);
+    server.policy(Side::Server, "chain() -> session_tracker()\nchain():\n    send(rpc)\n", &plain());
+    for cookie in 0..3 {
+        caller.call(cookie, "alice", b"", None);
+        let request = service.next();
+        service.respond(request.call, Code::Ok, b"");
+        assert_eq!(caller.next().status, Code::Ok);
+    }
+    let sessions = server.status().sessions;
+    assert_eq!(sessions.iter().map(|session| session.calls).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
 fn the_clients_policy_judges_calls_that_leave() {
     let (server, client) = two_hosts();
     let (mut service, mut caller) =

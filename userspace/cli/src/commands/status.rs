@@ -120,9 +120,21 @@ fn daemon_text(daemon: &DaemonView) -> String {
     if !sessions.is_empty() {
         text.push('\n');
         text.push_str(&table(
-            &[("SESSION", Align::Left), ("PEER", Align::Left), ("ROLE", Align::Left)],
+            &[
+                ("SESSION", Align::Left),
+                ("PEER", Align::Left),
+                ("ROLE", Align::Left),
+                ("TRACKED CALLS", Align::Right),
+                ("IDLE s", Align::Right),
+            ],
             sessions.iter().map(|session| {
-                vec![format!("{:#010x}", session.index), session.peer.clone(), session.role.clone()]
+                vec![
+                    format!("{:#010x}", session.index),
+                    session.peer.clone(),
+                    session.role.clone(),
+                    session.calls.to_string(),
+                    format!("{:.1}", session.idle_ms as f64 / 1000.0),
+                ]
             }),
         ));
     }

@@ -72,6 +72,8 @@ impl Daemon {
                     index: session.index,
                     peer: session.peer,
                     role: session.role.to_owned(),
+                    calls: session.calls,
+                    idle_ms: session.idle_ms,
                 })
                 .collect(),
             engine: EngineView {
