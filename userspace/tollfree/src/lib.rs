@@ -16,6 +16,7 @@
 //! Not here: shared memory itself (`tollfree-ring`), code generation (`tollfree-schema`), packets.
 #![forbid(unsafe_code)]
 
+mod attach;
 pub mod channel;
 mod link;
 pub mod message;

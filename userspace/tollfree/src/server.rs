@@ -3,7 +3,7 @@
 //! One task owns the ring. It starts each handler itself, so that an answer that needs no waiting costs no task; a
 //! handler that does wait goes on in a task of its own and sends its answer through a channel.
 
-use crate::link::{Ears, free, hear_end, hush, open, process_name, write};
+use crate::attach::{Ears, free, hear_end, hush, open, process_name, write};
 use crate::service::Outgoing;
 use crate::{CallInfo, HandlerFuture, Reply, Service, Status, Waiting};
 use std::collections::{HashMap, VecDeque};

@@ -1,0 +1,105 @@
+//! What a client and a server have in common: attaching to the daemon, hearing from it, writing messages into the region.
+
+use crate::Status;
+use crate::service::Outgoing;
+use std::path::Path;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tollfree_ring::app::Port;
+use tollfree_ring::{Span, attach};
+
+/// What an attached application listens to.
+pub struct Ears {
+    /// Readable when the daemon rings.
+    pub doorbell: pipe::Receiver,
+    /// Readable when the daemon is gone.
+    pub stream: UnixStream,
+}
+
+/// Attaches and makes the descriptors fit for the event loop.
+pub async fn open(path: &Path, greeting: attach::Attach) -> Result<(Port, Ears), Status> {
+    let target = path.to_owned();
+    let attached = tokio::task::spawn_blocking(move || attach::attach(&target, &greeting)).await;
+    let unavailable = |why: &dyn std::fmt::Display| Status::unavailable(format!("{}: {why}", path.display()));
+    let (stream, handover) = match attached {
+        Ok(Ok(attached)) => attached,
+        Ok(Err(tollfree_ring::Error::Refused(why))) => return Err(Status::failed_precondition(why)),
+        Ok(Err(error)) => return Err(unavailable(&error)),
+        Err(error) => return Err(unavailable(&error)),
+    };
+    let port = Port::open(handover).map_err(|error| unavailable(&error))?;
+    let bell = port.clone_doorbell().map_err(|error| unavailable(&error))?;
+    let doorbell = pipe::Receiver::from_owned_fd(bell).map_err(|error| unavailable(&error))?;
+    stream.set_nonblocking(true).map_err(|error| unavailable(&error))?;
+    let stream = UnixStream::from_std(stream).map_err(|error| unavailable(&error))?;
+    Ok((port, Ears { doorbell, stream }))
+}
+
+/// Empties a doorbell, up to a bound: whoever rings more than that is heard again. True when nobody will ever ring it
+/// again: the daemon has closed its end, and the doorbell stays readable for good.
+pub fn hush(doorbell: &pipe::Receiver) -> bool {
+    let mut rings = [0; 64];
+    for _ in 0..64 {
+        match doorbell.try_read(&mut rings) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// True when the socket says that the daemon is gone; it says nothing else.
+pub async fn hear_end(stream: &UnixStream, byte: &mut [u8; 1]) -> bool {
+    if stream.readable().await.is_err() {
+        return true;
+    }
+    match stream.try_read(byte) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
+        Ok(_) | Err(_) => true,
+    }
+}
+
+/// Writes a message's two parts into the region. `None`: no room now.
+pub fn write(port: &mut Port, outgoing: &Outgoing) -> Result<Option<(Span, Span)>, Status> {
+    let Outgoing { flat_len, flat, body_len, body, .. } = outgoing;
+    let Some(flat_span) = place(port, *flat_len) else { return Ok(None) };
+    let Some(body_span) = place(port, *body_len) else {
+        free(port, flat_span, Span::default());
+        return Ok(None);
+    };
+    let block = flat.get(..*flat_len).unwrap_or_default();
+    let mut written = *flat_len == 0 || port.write(flat_span, 0, block);
+    if let Some(body) = body {
+        written &= port.fill(body_span, |out| body.encode_into(out)).unwrap_or_default();
+    }
+    if written {
+        return Ok(Some((flat_span, body_span)));
+    }
+    free(port, flat_span, body_span);
+    Err(Status::internal("the message does not encode into the length it claims"))
+}
+
+/// An empty part takes no room.
+fn place(port: &mut Port, len: usize) -> Option<Span> {
+    match len {
+        0 => Some(Span::default()),
+        _ => port.alloc(u32::try_from(len).ok()?),
+    }
+}
+
+/// Gives the room of a message back.
+pub fn free(port: &mut Port, flat: Span, body: Span) {
+    for span in [flat, body] {
+        if span.len > 0 {
+            port.free(span);
+        }
+    }
+}
+
+/// What the daemon's reports call this process.
+pub fn process_name() -> String {
+    let program = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = program.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "an application".to_owned())
+}
