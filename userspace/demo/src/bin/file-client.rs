@@ -1,5 +1,6 @@
 //! Sends a file, line by line, as `Hash/Sha256` calls of one user, and compares every digest with one of its own.
-//! Prints one line of JSON: what became of the calls.
+//! Prints one line of JSON: what became of the calls. A policy's refusal is an answer; a call that failed otherwise, or a
+//! digest that differs, gives exit status 1.
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result};
@@ -9,6 +10,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::{
     fmt::Write,
     path::PathBuf,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 use tollfree::{Channel, Code, Request, VerdictAt};
@@ -42,7 +44,7 @@ struct Arguments {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+async fn main() -> Result<ExitCode> {
     let Arguments { socket, file, user, warm_up, timeout_ms, label } = Arguments::parse();
     let contents = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let lines: Vec<&[u8]> = contents.split_inclusive(|byte| *byte == b'\n').collect();
@@ -91,7 +93,8 @@ async fn main() -> Result<()> {
         (report.p50_us, report.p99_us) = (micros(0.5), micros(0.99));
     }
     println!("{}", serde_json::to_string(&report)?);
-    Ok(())
+    let as_it_should_be = report.failed.is_empty() && report.mismatched == 0;
+    Ok(if as_it_should_be { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn place(verdict_at: VerdictAt) -> &'static str {
