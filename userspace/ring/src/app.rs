@@ -7,7 +7,7 @@ use crate::wake::{self, News, Sleeper, Waker};
 use crate::{Corrupt, Delivery, Error, Full, Geometry, Handover, Span, Submission};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Release};
-use tollfree_wire::header::{FLAT_MAX, MESSAGE_MAX};
+use tollfree_wire::header::MESSAGE_MAX;
 
 /// An application's rings, as it holds them itself.
 #[derive(Debug)]
@@ -64,9 +64,10 @@ impl Port {
         &self.geometry
     }
 
-    /// The longest body there will ever be room for beside a flat block, in bytes.
+    /// The longest body there will ever be room for beside a flat block, in bytes: room is handed out in powers of two,
+    /// so it is half the region.
     pub fn largest_body(&self) -> usize {
-        (self.geometry.tx_bytes as usize - FLAT_MAX).min(MESSAGE_MAX as usize)
+        (self.geometry.tx_bytes as usize / 2).min(MESSAGE_MAX as usize)
     }
 
     /// Takes `len` bytes of the transmit region; `None` where there is no room now.

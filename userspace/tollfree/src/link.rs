@@ -254,7 +254,8 @@ impl State {
     /// Takes everything that has arrived and wakes whom it concerns, but for `own`. True if anything had.
     fn drain(&mut self, own: u64) -> bool {
         let mut any = false;
-        loop {
+        // A dead link's calls have ended already; what its ring still holds is nobody's.
+        while self.dead.is_none() {
             let Self { port, slots, .. } = self;
             let popped = port.pop(|delivery| {
                 let slot = slots.get_mut(delivery.call as u32 as usize)?;

@@ -329,6 +329,15 @@ impl Desk {
     }
 }
 
+impl Drop for Desk {
+    fn drop(&mut self) {
+        // Nobody is left to take their answers.
+        for task in self.running.values() {
+            task.abort();
+        }
+    }
+}
+
 /// What a delivery was.
 #[expect(
     clippy::large_enum_variant,

@@ -205,15 +205,24 @@ async fn waiting_for_room_counts_towards_the_deadline() {
     let (_daemon, channel, _serving) = setup(SMALL, Waiting::Adaptive).await;
     let filling = tokio::spawn({
         let channel = channel.clone();
-        async move { say(&channel, STUCK, note(1, 7000)).await }
+        async move { say(&channel, STUCK, note(1, 3000)).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let mut request = Request::new(note(2, 7000));
+    let mut request = Request::new(note(2, 3000));
     request.set_timeout(Duration::from_millis(50));
     let call = channel.call::<Note, Note>(ECHO, request);
     let status = soon("a call without room", call).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
     filling.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_never_fits_is_refused_at_once() {
+    let (_daemon, channel, _serving) = setup(SMALL, Waiting::Adaptive).await;
+    let half = SMALL.tx_bytes as usize / 2;
+    let status = soon("a call too long", say(&channel, ECHO, note(1, half + 1))).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    soon("a call after it", say(&channel, ECHO, note(2, half - 200))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
