@@ -45,7 +45,11 @@ pub fn schema_error(error: SchemaError) -> anyhow::Error {
 /// # Errors
 /// Names the file.
 pub fn read(file: &Path) -> Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        refused(format!("{} is not UTF-8 text from byte {at} on", file.display()))
+    })
 }
 
 /// Whether a file can be read: said by the system, before anyone parses.

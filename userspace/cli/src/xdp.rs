@@ -319,14 +319,25 @@ pub fn detach(places: &Places, name: &str) -> Result<()> {
     Attached::open(places, name)?.interface.detach().map_err(loader_error)
 }
 
-/// Reports on all attached interfaces; those that this user may not look at are left out, with a warning.
+/// Reports on all attached interfaces.
+///
+/// # Errors
+/// When one of them cannot be looked at: an incomplete list would look like a complete one.
+pub fn list(places: &Places) -> Result<Vec<InterfaceView>> {
+    let names = Interface::list(&places.loader()).map_err(loader_error)?;
+    names.iter().filter_map(|name| view(places, name).transpose()).collect()
+}
+
+fn view(places: &Places, name: &str) -> Result<Option<InterfaceView>> {
+    find(places, name)?.map(|found| found.view()).transpose()
+}
+
+/// Reports on the attached interfaces that this user may look at; warns of the others.
 pub fn views(places: &Places) -> Vec<InterfaceView> {
     let names = Interface::list(&places.loader()).unwrap_or_default();
-    let view =
-        |name: &String| find(places, name).and_then(|found| found.map(|found| found.view()).transpose());
     let mut views = Vec::new();
     for name in &names {
-        match view(name) {
+        match view(places, name) {
             Ok(view) => views.extend(view),
             Err(error) => tracing::warn!("cannot look at {name}: {}", crate::exit::flatten(&error)),
         }

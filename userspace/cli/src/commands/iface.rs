@@ -27,7 +27,7 @@ pub fn run(command: Iface, places: &Places) -> Result<()> {
             xdp::detach(places, &interface)?;
             Output::default().text(&format!("XDP is off {interface}\n"))
         }
-        Iface::List(output) => output.print(&Interfaces(xdp::views(places))),
+        Iface::List(output) => output.print(&Interfaces(xdp::list(places)?)),
     }
 }
 

@@ -23,7 +23,11 @@ impl Lock {
         let mut builder = std::fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o755).create(state_dir);
         made.with_context(|| {
-            format!("cannot make the state directory {}; set `state_dir` to another", state_dir.display())
+            format!(
+                "cannot make the state directory {}; choose one of yours by `state_dir` or --state-dir (backend udp needs \
+                 no other privilege)",
+                state_dir.display()
+            )
         })?;
         let path = state_dir.join(crate::paths::LOCK);
         let mut options = File::options();
