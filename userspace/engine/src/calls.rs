@@ -34,6 +34,8 @@ pub enum Progress {
     Sent(CallHandle),
     /// An application on this host is working on it: the key in `incoming`.
     Local { incoming: u64 },
+    /// A policy dropped it: to its caller it is lost, and ends when its deadline does.
+    Dropped,
 }
 
 /// A call that an application on this host serves.

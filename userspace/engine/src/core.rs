@@ -281,6 +281,7 @@ impl<D: Driver> Core<D> {
             Progress::Binding => self.bindings.withdraw(token),
             Progress::Sent(handle) => transport.cancel(now, handle),
             Progress::Local { incoming } => self.tell_cancelled(incoming),
+            Progress::Dropped => {}
         }
     }
 }

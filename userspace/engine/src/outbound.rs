@@ -83,7 +83,7 @@ impl<D: Driver> Core<D> {
                 self.count(reason);
                 let deadline_ns = deadline(now, deadline_us);
                 let origin = Origin::App { app: id, cookie, body };
-                let progress = Progress::Local { incoming: u64::MAX };
+                let progress = Progress::Dropped;
                 self.outgoing.insert(Outgoing { origin, method, deadline_ns, binding: None, progress });
                 return Ok(());
             }
@@ -199,7 +199,7 @@ impl<D: Driver> Core<D> {
             }
             Verdict::Drop(reason) => {
                 self.count(reason);
-                call.progress = Progress::Local { incoming: u64::MAX };
+                call.progress = Progress::Dropped;
                 self.outgoing.insert(call);
                 return Ok(());
             }
@@ -236,13 +236,12 @@ impl<D: Driver> Core<D> {
     /// Ends calls that stay on this host, or wait for an agreement, when their time is over. The transport looks after
     /// the others.
     pub fn expire_local(&mut self, now: u64) {
-        let over = |call: &Outgoing| {
-            call.deadline_ns <= now && matches!(call.progress, Progress::Local { .. } | Progress::Binding)
-        };
+        let over = |call: &Outgoing| call.deadline_ns <= now && !matches!(call.progress, Progress::Sent(_));
         for token in self.outgoing.keys_where(over) {
             match self.outgoing.get(token).map(|call| call.progress) {
                 Some(Progress::Local { incoming }) => self.tell_cancelled(incoming),
-                _ => self.bindings.withdraw(token),
+                Some(Progress::Binding) => self.bindings.withdraw(token),
+                Some(Progress::Sent(_) | Progress::Dropped) | None => {}
             }
             self.fail(
                 token,
