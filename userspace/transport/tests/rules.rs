@@ -1,10 +1,8 @@
 //! One test per rule of the transport, each in a small world of its own.
 
-mod common;
-
-use common::{MS, Network, World, pattern};
 use std::cell::RefCell;
 use std::rc::Rc;
+use tollfree_simulator::{MS, Network, World, pattern};
 use tollfree_transport::{Config, Event, SessionChange, Verdict};
 use tollfree_wire::header::{FLAG_CANCEL, HEADER_LEN, Header, METHOD_CONTROL};
 use tollfree_wire::session::Guard;
@@ -337,7 +335,7 @@ fn more_calls_than_slots_wait_their_turn() {
 
 #[test]
 fn a_megabyte_each_way_survives_ten_percent_loss() {
-    let network = Network { lost: 10, repeated: 2, delay: 50_000..500_000, ..Network::default() };
+    let network = Network { lost: 0.1, repeated: 0.02, delay: 50_000..500_000, ..Network::default() };
     let mut world = World::new(7, 2, network, config());
     let uid = world.call(0, 1, 1 << 20, 1 << 20, FOREVER);
     world.run_for(60_000 * MS);

@@ -1,9 +1,7 @@
 //! Random worlds: hosts call each other over a network that loses, repeats, reorders, delays and corrupts, while
 //! hosts crash and come back. `TOLLFREE_SIM_SEEDS` sets how many worlds, `TOLLFREE_SIM_SEED` replays one.
 
-mod common;
-
-use common::{MS, Network, Random, World};
+use tollfree_simulator::{MS, Network, Random, World};
 use tollfree_transport::{Config, Counters};
 use tollfree_wire::Code;
 
@@ -15,13 +13,13 @@ fn network(random: &mut Random) -> Network {
     let longest = [100_000, MS, 10 * MS, 60 * MS][random.below(0..4) as usize];
     match random.below(0..4) {
         0 => Network { delay: 10_000..longest, ..Network::default() },
-        1 => Network { lost: random.below(0..30), delay: 10_000..longest, ..Network::default() },
+        1 => Network { lost: random.fraction(0.3), delay: 10_000..longest, ..Network::default() },
         _ => Network {
-            lost: random.below(0..25),
-            repeated: random.below(0..20),
-            corrupted: random.below(0..10),
+            lost: random.fraction(0.25),
+            repeated: random.fraction(0.2),
+            corrupted: random.fraction(0.1),
             delay: 10_000..longest,
-            blocked: random.below(0..30),
+            blocked: random.fraction(0.3),
         },
     }
 }
@@ -41,7 +39,7 @@ fn length(random: &mut Random) -> usize {
 fn world(seed: u64) -> Vec<Counters> {
     let mut random = Random(seed ^ 0x5eed);
     let network = network(&mut random);
-    let clean = network.lost == 0 && network.corrupted == 0;
+    let clean = network.lost == 0.0 && network.corrupted == 0.0;
     let hosts = random.below(2..4) as usize;
     let mut world = World::new(seed, hosts, network, config());
     for host in &mut world.hosts {
@@ -51,7 +49,7 @@ fn world(seed: u64) -> Vec<Counters> {
             _ => 0..600 * MS,
         };
     }
-    let crashes = random.chance(30);
+    let crashes = random.chance(0.3);
     let mut must_succeed = Vec::new();
     for _ in 0..random.below(5..60) {
         let from = random.below(0..hosts as u64) as usize;
@@ -59,22 +57,22 @@ fn world(seed: u64) -> Vec<Counters> {
         if world.hosts[from].transport.is_none() {
             continue;
         }
-        let deadline = if random.chance(40) { world.now + random.below(1..2_000 * MS) } else { u64::MAX };
+        let deadline = if random.chance(0.4) { world.now + random.below(1..2_000 * MS) } else { u64::MAX };
         let uid = world.call(from, to, length(&mut random), length(&mut random), deadline);
         let pause = random.below(0..3);
         world.run_for([0, 200_000, 80 * MS][pause as usize]);
-        if random.chance(8) {
+        if random.chance(0.08) {
             world.cancel(from, uid);
         } else if clean && !crashes && deadline == u64::MAX {
             must_succeed.push(uid);
         }
-        if crashes && random.chance(8) {
+        if crashes && random.chance(0.08) {
             // Longer than any packet is under way, as every restart is.
             world.crash(to);
             world.run_for(random.below(100 * MS..5_000 * MS));
             world.start(to);
         }
-        if random.chance(2) {
+        if random.chance(0.02) {
             world.run_for(15_500 * MS); // around the time clients close idle sessions
         }
     }

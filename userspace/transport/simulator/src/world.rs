@@ -1,5 +1,6 @@
-//! A world of hosts with transports and a bad network between them, in virtual time, decided by a seed alone.
+//! The world: its hosts, its network, and what must hold in it at any moment.
 
+use crate::Random;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ops::Range;
@@ -11,89 +12,99 @@ use tollfree_wire::header::{HEADER_LEN, Kind};
 use tollfree_wire::{Code, Packet};
 use zerocopy::IntoBytes;
 
+/// A millisecond, in ns.
 pub const MS: u64 = 1_000_000;
 
-/// SplitMix64: small, good enough, and the same everywhere.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, range: Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
-    }
-
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
-    }
-}
-
-/// How bad the network is; percentages of packets.
+/// How bad the network is; fractions of packets.
 #[derive(Clone, Debug)]
 pub struct Network {
-    pub lost: u64,
-    pub repeated: u64,
-    pub corrupted: u64,
+    /// Never arrives.
+    pub lost: f64,
+    /// Arrives twice.
+    pub repeated: f64,
+    /// Arrives altered in its header or flat block, or cut off there.
+    pub corrupted: f64,
+    /// How long a packet is under way, in ns.
     pub delay: Range<u64>,
-    /// Percentage of transmissions that find the ring full.
-    pub blocked: u64,
+    /// Fraction of transmissions that find the ring full.
+    pub blocked: f64,
 }
 
 impl Default for Network {
     fn default() -> Network {
-        Network { lost: 0, repeated: 0, corrupted: 0, delay: 50_000..60_000, blocked: 0 }
+        Network { lost: 0.0, repeated: 0.0, corrupted: 0.0, delay: 50_000..60_000, blocked: 0.0 }
     }
 }
 
 /// A call as its maker knows it.
 #[derive(Clone, Debug)]
 pub struct Made {
+    /// Its name in the world, which nothing but the world knows.
     pub uid: u64,
+    /// To cancel it with.
     pub handle: CallHandle,
+    /// What [`Body::Source`] asks for.
     pub body: Vec<u8>,
+    /// Bytes of body its answer must have.
     pub reply_len: usize,
 }
 
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
+    /// When.
     pub at: u64,
+    /// With what.
     pub status: Code,
+    /// Who says so.
     pub verdict: Verdict,
 }
 
+/// One host: a transport, and the applications on it.
 pub struct Host {
+    /// Where it is reached.
     pub peer: Peer,
+    /// `None` while it is down.
     pub transport: Option<Transport>,
+    /// Counts its starts.
     pub epoch: u32,
+    /// Calls made that have not ended, by token.
     pub made: HashMap<u64, Made>,
     /// Calls received and not answered: when to, and with what.
     pub running: Vec<(u64, IncomingCall, Vec<u8>)>,
+    /// Bodies of long replies, by token, until they are released.
     pub held: HashMap<u64, Vec<u8>>,
+    /// Handlers that were told that nobody waits.
     pub cancelled: usize,
+    /// The last token given out.
     pub tokens: u64,
-    /// Time a handler takes.
+    /// Time a handler takes, in ns.
     pub handler: Range<u64>,
+    /// Packets refused or dropped, by reason.
     pub dropped: HashMap<&'static str, u64>,
 }
 
+/// The world.
 pub struct World {
+    /// The time, in ns.
     pub now: u64,
+    /// Where everything that is not said comes from.
     pub random: Random,
+    /// How packets travel.
     pub network: Network,
+    /// What hosts are started with, but for their secrets and epochs.
     pub config: Config,
+    /// By number.
     pub hosts: Vec<Host>,
+    /// How calls have ended, by uid.
     pub ended: HashMap<u64, Ended>,
+    /// Calls that a handler has seen, by uid.
     pub ran: HashSet<u64>,
+    /// Calls made so far.
     pub uids: u64,
     /// Decides about each packet before the network does: false loses it.
     pub filter: Filter,
+    /// Packets sent, by kind.
     pub sent: HashMap<Kind, u64>,
     wire: BinaryHeap<Reverse<(u64, u64, usize, usize)>>,
     packets: HashMap<u64, Vec<u8>>,
@@ -108,7 +119,7 @@ pub fn pattern(uid: u64, length: usize) -> Vec<u8> {
     let mut random = Random(uid);
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
-        bytes.extend_from_slice(&random.next().to_le_bytes());
+        bytes.extend_from_slice(&random.number().to_le_bytes());
     }
     bytes.truncate(length);
     bytes
@@ -122,6 +133,7 @@ fn flat(uid: u64, reply_len: usize) -> Vec<u8> {
 }
 
 impl World {
+    /// A world whose hosts are up.
     pub fn new(seed: u64, hosts: usize, network: Network, config: Config) -> World {
         let mut world = World {
             now: 1_000 * MS,
@@ -156,9 +168,10 @@ impl World {
         world
     }
 
+    /// A host comes up and knows nothing of its previous life.
     pub fn start(&mut self, host: usize) {
         let mut secret = [0; 32];
-        secret.fill_with(|| self.random.next() as u8);
+        secret.fill_with(|| self.random.number() as u8);
         let host = &mut self.hosts[host];
         host.epoch += 1;
         host.transport = Some(Transport::new(Config { secret, epoch: host.epoch, ..self.config.clone() }));
@@ -173,6 +186,7 @@ impl World {
         host.held.clear();
     }
 
+    /// The transport of a host that is up.
     pub fn transport(&mut self, host: usize) -> &mut Transport {
         self.hosts[host].transport.as_mut().expect("the host is up")
     }
@@ -207,6 +221,7 @@ impl World {
         uid
     }
 
+    /// Gives a call up, if it has not ended.
     pub fn cancel(&mut self, from: usize, uid: u64) {
         let now = self.now;
         let host = &mut self.hosts[from];
@@ -226,6 +241,7 @@ impl World {
         self.now = end;
     }
 
+    /// Lets everything happen for a while.
     pub fn run_for(&mut self, ns: u64) {
         self.run_until(self.now + ns);
     }
@@ -256,6 +272,7 @@ impl World {
         }
     }
 
+    /// A packet arrives now, whether the network carried it or not.
     pub fn deliver(&mut self, from: usize, to: usize, bytes: &[u8]) {
         let (now, from) = (self.now, self.hosts[from].peer);
         let Some(mut transport) = self.hosts[to].transport.take() else { return };
@@ -311,7 +328,7 @@ impl World {
         let now = self.now;
         let Some(mut transport) = self.hosts[host].transport.take() else { return };
         for _ in transport.session_changes() {}
-        let mut blocked = self.network.blocked > 0;
+        let mut blocked = self.network.blocked > 0.0;
         loop {
             let mut full = false;
             transport.transmit(now, &mut |packet| {
@@ -326,7 +343,7 @@ impl World {
             if !full {
                 break;
             }
-            blocked = self.random.chance(50);
+            blocked = self.random.chance(0.5);
         }
         self.hosts[host].transport = Some(transport);
     }
@@ -361,7 +378,7 @@ impl World {
                 // The body is UDP's checksum's business; header and flat block must survive without it.
                 let bit = self.random.below(0..protected as u64 * 8) as usize;
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                if self.random.chance(20) {
+                if self.random.chance(0.2) {
                     bytes.truncate(bit / 8);
                 }
             }
