@@ -1,6 +1,6 @@
 //! What an element does: what it reads and changes, and how it can end. Placement and `explain` go by it.
 
-use crate::ir::{Action, Arm, Body, Element, Exit, Operand, Policy, Statement};
+use crate::ir::{Action, Arm, Body, Element, Exit, FieldRef, Op, Operand, Policy, Statement};
 use std::collections::BTreeSet;
 
 /// Names, in alphabetical order.
@@ -18,9 +18,10 @@ pub(crate) struct Effects {
 /// The effects of one element.
 pub(crate) fn of(element: &Element, policy: &Policy) -> Effects {
     let mut effects = Effects::default();
-    match &element.body {
-        Body::SessionTracker(_) => (effects.session, effects.stops) = (true, true),
-        Body::Block(block) => effects.block(block, policy),
+    match &element.request {
+        Some(Body::SessionTracker(_)) => (effects.session, effects.stops) = (true, true),
+        Some(Body::Block(block)) => effects.block(block, policy),
+        None => {}
     }
     effects
 }
@@ -29,33 +30,40 @@ impl Effects {
     fn block(&mut self, block: &[Statement], policy: &Policy) {
         for statement in block {
             match &statement.action {
-                Action::Lookup { table, key, into: _ } => {
-                    self.operand(key, policy);
+                Action::Let { into: _, op: Op::Lookup { table, key } } => {
+                    self.operands(key, policy);
                     self.tables_read.extend(table_name(policy, *table));
                 }
                 Action::Match { subject, arms } => {
                     self.operand(subject, policy);
-                    for Arm { patterns: _, body } in arms {
+                    for Arm { patterns: _, guard: _, body } in arms {
                         self.block(body, policy);
                     }
                 }
                 Action::Set { table, key, value } => {
-                    self.operand(key, policy);
+                    self.operands(key, policy);
                     self.operand(value, policy);
                     self.tables_written.extend(table_name(policy, *table));
                 }
                 Action::Delete { table, key } => {
-                    self.operand(key, policy);
+                    self.operands(key, policy);
                     self.tables_written.extend(table_name(policy, *table));
                 }
                 Action::Exit(Exit::Send) => {}
-                Action::Exit(Exit::Drop | Exit::Reject(_)) => self.stops = true,
+                Action::Exit(_) => self.stops = true,
+                Action::Let { .. } | Action::SetField { .. } | Action::Effect(_) => {}
             }
         }
     }
 
+    fn operands(&mut self, operands: &[Operand], policy: &Policy) {
+        for operand in operands {
+            self.operand(operand, policy);
+        }
+    }
+
     fn operand(&mut self, operand: &Operand, policy: &Policy) {
-        if let Operand::Field(field) = operand {
+        if let Operand::Field(FieldRef::Request(field)) = operand {
             self.fields.extend(policy.fields.get(*field).map(|field| field.name.clone()));
         }
     }

@@ -15,8 +15,10 @@ mod ebpf;
 mod effects;
 mod engine;
 mod explain;
+mod hash;
 mod ir;
 mod lex;
+mod notation;
 mod parse;
 mod place;
 mod suggest;
@@ -26,7 +28,7 @@ pub use diagnostics::{Diagnostic, Diagnostics, Span};
 pub use engine::{CallView, Program, State, Tracked, Verdict};
 pub use explain::{ElementPlace, Explain, MethodTransport, Place};
 pub use ir::Side;
-pub use table::{CAPACITY_DEFAULT, CAPACITY_MAX, KeyType, TableError, TableSpec, ValueType};
+pub use table::{CAPACITY_DEFAULT, CAPACITY_MAX, KeyType, TableError, TableKind, TableSpec, ValueType};
 
 use tollfree_schema::Manifest;
 

@@ -3,6 +3,7 @@
 //! Both back ends keep a table's keys and values in the same bytes, so a table can be dumped and changed without
 //! knowing where it lives.
 
+use crate::notation;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
@@ -45,6 +46,24 @@ pub enum KeyType {
         /// How many bytes.
         len: u8,
     },
+    /// A float of four bytes. Not a key of tables: its equality is of no use.
+    F32,
+    /// A float of eight bytes. Not a key of tables either.
+    F64,
+    /// Eight bytes: a time in ns; written with a unit, as `250ms`.
+    Duration,
+    /// 16 bytes: an IPv6 address, or an IPv4 address mapped into one.
+    Address,
+    /// What [`KeyType::Address`]es are looked up in by their longest prefix: four bytes with the number of bits, in the
+    /// host's order, then the 16 of the address; written `10.0.0.0/8`.
+    Cidr,
+    /// Nothing: the key of a cell, four zero bytes.
+    Unit,
+    /// Several keys in one, each right behind the other; written with commas between.
+    Tuple {
+        /// At least two, none of them a tuple, a cidr or a unit.
+        parts: Vec<KeyType>,
+    },
 }
 
 /// What a table holds per key. In a map, values are little-endian.
@@ -67,6 +86,44 @@ pub enum ValueType {
         /// Names and numbers.
         values: Vec<(String, i32)>,
     },
+    /// Eight bytes.
+    F64,
+    /// Eight bytes: a time in ns.
+    Duration,
+    /// Eight bytes: the theoretical arrival time of a token bucket, in ns.
+    Bucket,
+    /// Kept as in a flat block: a length byte, then `max_len` bytes; UTF-8.
+    String {
+        /// The longest value, in bytes.
+        max_len: u8,
+    },
+    /// Arbitrary bytes, kept like text; written in hexadecimal.
+    Bytes {
+        /// The longest value, in bytes.
+        max_len: u8,
+    },
+    /// Exactly `len` bytes; written in hexadecimal.
+    Fixed {
+        /// How many bytes.
+        len: u8,
+    },
+}
+
+/// How a table keeps its entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableKind {
+    /// A full table refuses new keys.
+    #[default]
+    Hash,
+    /// A full table forgets what was not used for longest. In the kernel that is approximate.
+    Lru,
+    /// Longest prefix match, looked up by an address.
+    Lpm,
+    /// One value, always there.
+    Cell,
+    /// Numbers that are only added to: per CPU in the kernel, and exact.
+    Counter,
 }
 
 /// A table of a policy.
@@ -78,6 +135,12 @@ pub struct TableSpec {
     pub key: KeyType,
     /// What it holds.
     pub value: ValueType,
+    /// How it keeps its entries.
+    #[serde(default)]
+    pub kind: TableKind,
+    /// What a cell holds at first; 0 in all other tables.
+    #[serde(default)]
+    pub initial: u64,
     /// The most entries.
     pub capacity: u32,
     /// Bytes of a key.
@@ -132,8 +195,11 @@ impl KeyType {
     pub fn size(&self) -> u32 {
         match self {
             KeyType::Bool => 1,
-            KeyType::U32 | KeyType::I32 | KeyType::Enum { .. } => 4,
-            KeyType::U64 | KeyType::I64 => 8,
+            KeyType::U32 | KeyType::I32 | KeyType::F32 | KeyType::Enum { .. } | KeyType::Unit => 4,
+            KeyType::U64 | KeyType::I64 | KeyType::F64 | KeyType::Duration => 8,
+            KeyType::Address => 16,
+            KeyType::Cidr => 20,
+            KeyType::Tuple { parts } => parts.iter().map(KeyType::size).sum(),
             KeyType::String { max_len } | KeyType::Bytes { max_len } => 1 + u32::from(*max_len),
             KeyType::Fixed { len } => u32::from(*len),
         }
@@ -150,6 +216,24 @@ impl KeyType {
             KeyType::String { max_len } => inline(text.as_bytes(), *max_len),
             KeyType::Bytes { max_len } => inline(&unhex(text)?, *max_len),
             KeyType::Fixed { len } => unhex(text).filter(|bytes| bytes.len() == usize::from(*len)),
+            KeyType::F32 | KeyType::F64 => None,
+            KeyType::Duration => notation::duration(text).map(|ns| ns.to_le_bytes().to_vec()),
+            KeyType::Address => notation::address(text).map(|address| address.to_vec()),
+            KeyType::Cidr => notation::cidr(text).map(|(address, bits)| {
+                let mut key = u32::from(bits).to_ne_bytes().to_vec();
+                key.extend(address);
+                key
+            }),
+            KeyType::Unit => text.is_empty().then(|| vec![0; 4]),
+            KeyType::Tuple { parts } => {
+                let texts: Vec<&str> = text.split(',').map(str::trim).collect();
+                if texts.len() != parts.len() {
+                    return None;
+                }
+                let keys: Option<Vec<Vec<u8>>> =
+                    parts.iter().zip(texts).map(|(part, text)| part.parse(text)).collect();
+                keys.map(|keys| keys.concat())
+            }
         }
     }
 
@@ -164,6 +248,25 @@ impl KeyType {
             KeyType::String { .. } => String::from_utf8_lossy(text_of(key)?).into_owned(),
             KeyType::Bytes { .. } => hex(text_of(key)?),
             KeyType::Fixed { .. } => hex(key),
+            KeyType::F32 => f32::from_le_bytes(*key.first_chunk()?).to_string(),
+            KeyType::F64 => f64::from_le_bytes(*key.first_chunk()?).to_string(),
+            KeyType::Duration => notation::format_duration(u64::from_le_bytes(*key.first_chunk()?)),
+            KeyType::Address => notation::format_address(*key.first_chunk()?),
+            KeyType::Cidr => {
+                let (bits, address) = key.split_first_chunk()?;
+                notation::format_cidr(*address.first_chunk()?, u32::from_ne_bytes(*bits))
+            }
+            KeyType::Unit => String::new(),
+            KeyType::Tuple { parts } => {
+                let mut rest = key;
+                let mut texts = Vec::new();
+                for part in parts {
+                    let (key, behind) = rest.split_at_checked(part.size() as usize)?;
+                    texts.push(part.format(key)?);
+                    rest = behind;
+                }
+                texts.join(",")
+            }
         })
     }
 }
@@ -180,6 +283,15 @@ impl std::fmt::Display for KeyType {
             KeyType::String { max_len } => write!(f, "string({max_len})"),
             KeyType::Bytes { max_len } => write!(f, "bytes({max_len})"),
             KeyType::Fixed { len } => write!(f, "fixed({len})"),
+            KeyType::F32 | KeyType::F64 => f.write_str("float"),
+            KeyType::Duration => f.write_str("duration"),
+            KeyType::Address => f.write_str("address"),
+            KeyType::Cidr => f.write_str("cidr"),
+            KeyType::Unit => f.write_str("nothing"),
+            KeyType::Tuple { parts } => {
+                let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+                f.write_str(&parts.join(", "))
+            }
         }
     }
 }
@@ -189,7 +301,9 @@ impl ValueType {
     pub fn size(&self) -> u32 {
         match self {
             ValueType::Bool | ValueType::U32 | ValueType::I32 | ValueType::Enum { .. } => 4,
-            ValueType::U64 | ValueType::I64 => 8,
+            ValueType::U64 | ValueType::I64 | ValueType::F64 | ValueType::Duration | ValueType::Bucket => 8,
+            ValueType::String { max_len } | ValueType::Bytes { max_len } => 1 + u32::from(*max_len),
+            ValueType::Fixed { len } => u32::from(*len),
         }
     }
 
@@ -201,16 +315,29 @@ impl ValueType {
         ValueType::Enum { values: names.into_iter().zip(0..).collect() }
     }
 
-    /// The value as both back ends compute with it: signed types sign-extended to 64 bits.
-    fn parse(&self, text: &str) -> Option<u64> {
-        match self {
+    /// Whether values are numbers, rather than text or bytes.
+    pub(crate) fn is_number(&self) -> bool {
+        !matches!(self, ValueType::String { .. } | ValueType::Bytes { .. } | ValueType::Fixed { .. })
+    }
+
+    /// The bytes of a value as a user writes it.
+    fn parse(&self, text: &str) -> Option<Vec<u8>> {
+        let number = match self {
             ValueType::Bool => parse_bool(text).map(u64::from),
             ValueType::U32 => text.parse().ok().map(|n: u32| u64::from(n)),
             ValueType::U64 => text.parse().ok(),
             ValueType::I32 => text.parse().ok().map(|n: i32| i64::from(n) as u64),
             ValueType::I64 => text.parse().ok().map(|n: i64| n as u64),
             ValueType::Enum { values } => number_of(values, text).map(|n| i64::from(n) as u64),
-        }
+            ValueType::F64 => text.parse().ok().map(f64::to_bits),
+            ValueType::Duration | ValueType::Bucket => notation::duration(text),
+            ValueType::String { max_len } => return inline(text.as_bytes(), *max_len),
+            ValueType::Bytes { max_len } => return inline(&unhex(text)?, *max_len),
+            ValueType::Fixed { len } => {
+                return unhex(text).filter(|bytes| bytes.len() == usize::from(*len));
+            }
+        };
+        number.map(|number| self.to_bytes(number))
     }
 
     /// The bytes of a value in a map.
@@ -228,17 +355,26 @@ impl ValueType {
             ValueType::Bool => small().map(|n| u64::from(n != 0)),
             ValueType::U32 => small().map(u64::from),
             ValueType::I32 | ValueType::Enum { .. } => small().map(|n| i64::from(n as i32) as u64),
-            ValueType::U64 | ValueType::I64 => bytes.first_chunk().map(|chunk| u64::from_le_bytes(*chunk)),
+            ValueType::U64 | ValueType::I64 | ValueType::F64 | ValueType::Duration | ValueType::Bucket => {
+                bytes.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))
+            }
+            ValueType::String { .. } | ValueType::Bytes { .. } | ValueType::Fixed { .. } => None,
         }
     }
 
-    fn format(&self, value: u64) -> String {
-        match self {
-            ValueType::Bool => (value != 0).to_string(),
-            ValueType::U32 | ValueType::U64 => value.to_string(),
-            ValueType::I32 | ValueType::I64 => (value as i64).to_string(),
-            ValueType::Enum { values } => name_of(values, value as i32),
-        }
+    fn format(&self, bytes: &[u8]) -> Option<String> {
+        let number = || self.number_from(bytes);
+        Some(match self {
+            ValueType::Bool => (number()? != 0).to_string(),
+            ValueType::U32 | ValueType::U64 => number()?.to_string(),
+            ValueType::I32 | ValueType::I64 => (number()? as i64).to_string(),
+            ValueType::Enum { values } => name_of(values, number()? as i32),
+            ValueType::F64 => f64::from_bits(number()?).to_string(),
+            ValueType::Duration | ValueType::Bucket => notation::format_duration(number()?),
+            ValueType::String { .. } => String::from_utf8_lossy(text_of(bytes)?).into_owned(),
+            ValueType::Bytes { .. } => hex(text_of(bytes)?),
+            ValueType::Fixed { .. } => hex(bytes),
+        })
     }
 }
 
@@ -251,6 +387,12 @@ impl std::fmt::Display for ValueType {
             ValueType::I32 => f.write_str("i32"),
             ValueType::I64 => f.write_str("i64"),
             ValueType::Enum { values } => f.write_str(&names(values)),
+            ValueType::F64 => f.write_str("float"),
+            ValueType::Duration => f.write_str("duration"),
+            ValueType::Bucket => f.write_str("bucket"),
+            ValueType::String { max_len } => write!(f, "string({max_len})"),
+            ValueType::Bytes { max_len } => write!(f, "bytes({max_len})"),
+            ValueType::Fixed { len } => write!(f, "fixed({len})"),
         }
     }
 }
@@ -258,13 +400,14 @@ impl std::fmt::Display for ValueType {
 impl TableSpec {
     pub(crate) fn new(name: String, key: KeyType, value: ValueType, capacity: u32) -> TableSpec {
         let (key_size, value_size) = (key.size(), value.size());
-        TableSpec { name, key, value, capacity, key_size, value_size }
+        let (kind, initial) = (TableKind::Hash, 0);
+        TableSpec { name, key, value, kind, initial, capacity, key_size, value_size }
     }
 
     /// Whether entries of a table of the other type mean the same in this one: a policy swap keeps them then.
     pub fn same_type(&self, other: &TableSpec) -> bool {
-        let TableSpec { name, key, value, capacity: _, key_size: _, value_size: _ } = self;
-        *name == other.name && *key == other.key && *value == other.value
+        let TableSpec { name, key, value, kind, initial: _, capacity: _, key_size: _, value_size: _ } = self;
+        *name == other.name && *key == other.key && *value == other.value && *kind == other.kind
     }
 
     /// The bytes of a key as a user writes it: text as it is, numbers in decimal, enums by name, bytes in hexadecimal.
@@ -292,7 +435,7 @@ impl TableSpec {
     /// # Errors
     /// [`TableError::Value`], saying what a value looks like.
     pub fn parse_value(&self, text: &str) -> Result<Vec<u8>, TableError> {
-        self.value.parse(text).map(|value| self.value.to_bytes(value)).ok_or_else(|| TableError::Value {
+        self.value.parse(text).ok_or_else(|| TableError::Value {
             table: self.name.clone(),
             text: text.to_owned(),
             expected: match &self.value {
@@ -309,8 +452,13 @@ impl TableSpec {
 
     /// A value for people; [`TableSpec::parse_value`] reads it back. Bytes that are no value show in hexadecimal.
     pub fn format_value(&self, value: &[u8]) -> String {
-        self.value.number_from(value).map_or_else(|| hex(value), |value| self.value.format(value))
+        self.value.format(value).unwrap_or_else(|| hex(value))
     }
+}
+
+/// What stands for a service where a policy computes with it: FNV-1a 32 of its full name.
+pub(crate) fn service_number(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 fn parse_bool(text: &str) -> Option<bool> {

@@ -1,5 +1,7 @@
 //! The BPF maps that the root program, the policy programs and user space share: names, keys and values.
 
+use crate::Code;
+use crate::header::FLAT_MAX;
 use bytemuck::{Pod, Zeroable};
 
 /// Array, one [`Config`].
@@ -19,6 +21,16 @@ pub const CALL: &str = "tf_call";
 pub const LAYOUTS: &str = "tf_layouts";
 /// Hash from [`crate::frame::Address`] to `u8`: the addresses whose Tollfree packets are for this host.
 pub const ADDRESSES: &str = "tf_addresses";
+
+/// Per-CPU array, one [`Answer`].
+pub const ANSWER: &str = "tf_answer";
+/// Array of [`PeerEntry`], by [`crate::session::place`]: who is at the other end, as far as policies ask.
+pub const PEERS: &str = "tf_peers";
+/// A map of each policy's own, array of bytes by [`crate::session::place`]: four bytes with the session's index, then
+/// what was [`Decision`]-ed per session, one byte per run of elements and method.
+pub const DECISIONS: &str = "tf_decisions";
+/// A map of each policy's own, array, one `u64`: the policy's generation, filled in before the policy is in force.
+pub const GENERATION: &str = "tf_generation";
 
 /// Receive queues one interface can have: the length of [`SOCKETS`].
 pub const QUEUES_MAX: u32 = 64;
@@ -49,11 +61,13 @@ pub enum Stage {
     Reject = 2,
     /// Drop, count [`CallContext::reason`]. Never empty.
     Drop = 3,
+    /// Answer OK with what is in [`ANSWER`], count [`crate::Reason::PolicyAnswer`]. Never empty.
+    Answer = 4,
 }
 
 impl Stage {
     /// The length of [`STAGES`].
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 /// What the root program found out about the packet at hand, for the stages after it.
@@ -68,6 +82,65 @@ pub struct CallContext {
     pub code: u32,
     /// For [`Stage::Reject`] and [`Stage::Drop`]: the [`crate::Reason`] to count.
     pub reason: u32,
+    /// For [`Stage::Deliver`]: the generation of the policy that has judged the call so far and leaves the rest to the
+    /// engine; 0: there is no rest. The engine finds it where the packet's tag was.
+    pub generation: u64,
+}
+
+/// What [`Stage::Answer`] answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Answer {
+    /// Bytes of the response's flat block.
+    pub flat_len: u32,
+    /// The layout of the response's flat block.
+    pub layout: u32,
+    /// The flat block, zeros behind it.
+    pub flat: [u8; FLAT_MAX],
+}
+
+/// What was decided once per session: a byte in [`DECISIONS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// On to the next element.
+    Send,
+    /// Drop it.
+    Drop,
+    /// Answer with a status.
+    Reject(Code),
+}
+
+impl Decision {
+    /// The byte; 0 stands for what is not decided.
+    pub const fn to_byte(self) -> u8 {
+        match self {
+            Decision::Send => 1,
+            Decision::Drop => 2,
+            Decision::Reject(code) => DECISION_REJECT + code as u8,
+        }
+    }
+}
+
+/// What [`Decision::Reject`]'s code is added to.
+pub const DECISION_REJECT: u8 = 16;
+
+/// Longest identity and namespace, in bytes.
+pub const IDENTITY_MAX: usize = 63;
+
+/// Who is at the other end of a session: a value of [`PEERS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct PeerEntry {
+    /// The session's index; 0: nobody is known.
+    pub session: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// IPv4 mapped into IPv6.
+    pub address: [u8; 16],
+    /// A length byte, text, zeros; length 0: not known.
+    pub identity: [u8; 1 + IDENTITY_MAX],
+    /// A length byte, text, zeros; length 0: not known.
+    pub namespace: [u8; 1 + IDENTITY_MAX],
 }
 
 /// Key of [`LAYOUTS`].

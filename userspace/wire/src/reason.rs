@@ -66,6 +66,9 @@ reasons! {
     DuplicateCall = 26, "duplicate_call", Drop, "repeats a request that was received already; not run again";
     ReassemblyLimit = 27, "reassembly_limit", Drop, "no room to reassemble another message";
     TableFull = 28, "table_full", Drop, "no room for another session";
+    PolicyAudit = 29, "policy_audit", Deliver, "a policy in audit mode would have refused it; it went on";
+    PolicyAnswer = 30, "policy_answer", Answer, "a policy answered the call with what it knew";
+    Undecided = 31, "undecided", Answer, "what its policy decides per session is not decided yet; answered UNAVAILABLE";
 }
 
 impl Reason {

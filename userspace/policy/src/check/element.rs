@@ -161,7 +161,7 @@ impl Checker<'_, '_, '_> {
             ("send", [rpc]) if is_name(rpc, "rpc") => exit(Exit::Send),
             ("drop", []) => exit(Exit::Drop),
             ("drop", [rpc]) if is_name(rpc, "rpc") => exit(Exit::Drop),
-            ("reject", [code]) => exit(Exit::Reject(self.code(code))),
+            ("reject", [code]) => exit(Exit::Reject(self.code(code), None)),
             ("set", [table, key, value]) => {
                 let (table, key) = self.entry(table, key, scope, block)?;
                 let kind = kind_of(&self.tables.get(table)?.value);
@@ -172,11 +172,11 @@ impl Checker<'_, '_, '_> {
                         .error(span, "a field's enum cannot be kept in a table", "could be any number")
                         .help("match it, and set the names one by one");
                 }
-                Some(Action::Set { table, key, value })
+                Some(Action::Set { table, key: vec![key], value })
             }
             ("delete", [table, key]) => {
                 let (table, key) = self.entry(table, key, scope, block)?;
-                Some(Action::Delete { table, key })
+                Some(Action::Delete { table, key: vec![key] })
             }
             ("send" | "drop" | "reject" | "set" | "delete", _) => {
                 let usage = match name.text.as_str() {
@@ -360,14 +360,15 @@ impl Checker<'_, '_, '_> {
             };
             let at = self.field(field, &what.span)?;
             let kind = self.fields.get(at)?.kind.clone();
-            return Some(Value { operand: Operand::Field(at), kind, optional: true });
+            return Some(Value { operand: Operand::Field(ir::FieldRef::Request(at)), kind, optional: true });
         }
         let (table, key) = self.entry(from, what, scope, block)?;
         let into = scope.slots;
         scope.slots += 1;
-        block
-            .statements
-            .push(ir::Statement { span: span.clone(), action: Action::Lookup { table, key, into } });
+        block.statements.push(ir::Statement {
+            span: span.clone(),
+            action: Action::Let { into, op: ir::Op::Lookup { table, key: vec![key] } },
+        });
         let kind = kind_of(&self.tables.get(table)?.value);
         Some(Value { operand: Operand::Slot(into), kind, optional: true })
     }

@@ -1,6 +1,6 @@
 //! A request field as all methods of the schema together see it.
 
-use crate::ir::comparable;
+use crate::ir::kind_of_field;
 use crate::suggest::did_you_mean;
 use crate::table::KeyType;
 use tollfree_schema::Manifest;
@@ -29,12 +29,13 @@ pub(super) fn find(manifest: &Manifest, name: &str) -> Result<Found, Unreadable>
             missing.push(method.path.clone());
             continue;
         };
-        let Some(kind) = comparable(&field.kind) else {
+        let kind = kind_of_field(&field.kind);
+        if matches!(kind, KeyType::F32 | KeyType::F64) {
             return Err(Unreadable {
                 message: format!("field '{name}' of {} is a floating-point number", method.request.message),
                 help: Some("policies read whole numbers, bool, enums, text and bytes".into()),
             });
-        };
+        }
         found = Some(match found {
             None => (kind, &method.path),
             Some((first, path)) => {

@@ -325,6 +325,11 @@ pub(super) fn kind_of(value: &ValueType) -> KeyType {
         ValueType::I32 => KeyType::I32,
         ValueType::I64 => KeyType::I64,
         ValueType::Enum { values } => KeyType::Enum { values: values.clone() },
+        ValueType::F64 => KeyType::F64,
+        ValueType::Duration | ValueType::Bucket => KeyType::Duration,
+        ValueType::String { max_len } => KeyType::String { max_len: *max_len },
+        ValueType::Bytes { max_len } => KeyType::Bytes { max_len: *max_len },
+        ValueType::Fixed { len } => KeyType::Fixed { len: *len },
     }
 }
 
@@ -336,8 +341,6 @@ fn value_of(kind: &KeyType) -> Option<ValueType> {
         KeyType::U64 => ValueType::U64,
         KeyType::I32 => ValueType::I32,
         KeyType::I64 => ValueType::I64,
-        KeyType::Enum { .. } | KeyType::String { .. } | KeyType::Bytes { .. } | KeyType::Fixed { .. } => {
-            return None;
-        }
+        _ => return None,
     })
 }

@@ -52,7 +52,22 @@ pub(crate) fn check(file: &File, schema: &Manifest, side: Option<Side>, sink: &m
         );
     }
     let Checker { tables, fields, notes, .. } = checker;
-    Checked { policy: Policy { side, elements, tables, fields }, transport, notes }
+    Checked {
+        policy: Policy {
+            side,
+            elements,
+            tables,
+            fields,
+            response_fields: Vec::new(),
+            peer_names: Vec::new(),
+            metadata: Vec::new(),
+            selectors: Vec::new(),
+            authorisers: Vec::new(),
+            keys: Vec::new(),
+        },
+        transport,
+        notes,
+    }
 }
 
 /// What is known while the elements are checked.
@@ -150,7 +165,14 @@ impl Checker<'_, '_, '_> {
                 }
             };
             if let Some(body) = body {
-                elements.push(Element { name: name.text.clone(), body });
+                elements.push(Element {
+                    name: name.text.clone(),
+                    span: span.clone(),
+                    methods: None,
+                    audit: false,
+                    request: Some(body),
+                    response: None,
+                });
             }
         }
         for element in &file.elements {

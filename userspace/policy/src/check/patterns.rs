@@ -22,7 +22,7 @@ impl Checker<'_, '_, '_> {
         let block = self.block(&arm.body, scope);
         scope.depth -= 1;
         scope.variables.truncate(outer);
-        (ir::Arm { patterns, body: block.statements }, block.ends)
+        (ir::Arm { patterns, guard: None, body: block.statements }, block.ends)
     }
 
     fn pattern(
@@ -150,7 +150,11 @@ impl Checker<'_, '_, '_> {
                     ir::Pattern::Any => seen.contains(&pattern),
                     ir::Pattern::Present => seen.contains(&pattern) || seen.contains(&&ir::Pattern::Any),
                     ir::Pattern::Absent => seen.contains(&&ir::Pattern::Any) || seen.contains(&pattern),
-                    ir::Pattern::Equal(_) => {
+                    ir::Pattern::Equal(_)
+                    | ir::Pattern::OneOf(_)
+                    | ir::Pattern::Prefix(_)
+                    | ir::Pattern::Range { .. }
+                    | ir::Pattern::Cidr { .. } => {
                         seen.contains(&pattern)
                             || seen.contains(&&ir::Pattern::Any)
                             || seen.contains(&&ir::Pattern::Present)

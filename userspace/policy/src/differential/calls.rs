@@ -161,6 +161,14 @@ pub fn key_text(random: &mut Random, kind: &KeyType) -> String {
             text.iter().map(|byte| format!("{byte:02x}")).collect()
         }
         KeyType::Fixed { len } => format!("{:02x}", random.below(2)).repeat(usize::from(*len)),
+        KeyType::F32 | KeyType::F64 => unreachable!("floats are no keys"),
+        KeyType::Duration => format!("{number}ns"),
+        KeyType::Address => format!("10.0.0.{}", random.below(4)),
+        KeyType::Cidr => format!("10.0.0.0/{}", 8 + random.below(25)),
+        KeyType::Unit => String::new(),
+        KeyType::Tuple { parts } => {
+            parts.iter().map(|part| key_text(random, part)).collect::<Vec<_>>().join(",")
+        }
     }
 }
 
@@ -174,5 +182,10 @@ pub fn value_text(random: &mut Random, kind: &ValueType) -> String {
         ValueType::I32 => (number as i32).to_string(),
         ValueType::I64 => (number as i64).to_string(),
         ValueType::Enum { values } => random.pick(values).0.clone(),
+        ValueType::F64 => (number as i64 as f64 / 2.0).to_string(),
+        ValueType::Duration | ValueType::Bucket => format!("{number}ns"),
+        ValueType::String { .. } => user(random),
+        ValueType::Bytes { .. } => format!("{:02x}", random.below(2)).repeat(random.below(4)),
+        ValueType::Fixed { len } => format!("{:02x}", random.below(2)).repeat(usize::from(*len)),
     }
 }

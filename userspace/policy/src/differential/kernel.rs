@@ -114,11 +114,12 @@ impl Kernel {
             let map = self.policy.map_mut("tf_sessions").unwrap();
             Array::<_, [u64; ENTRY / 8]>::try_from(map).unwrap().set(SESSION, entry, 0).unwrap();
         }
-        let context = [offset as u32, SESSION, u32::MAX, u32::MAX];
+        let context = [offset as u32, SESSION, u32::MAX, u32::MAX, 0, 0];
         assert_eq!((offset_of!(CallContext, code), offset_of!(CallContext, reason)), (8, 12));
+        const { assert!(size_of::<CallContext>() == 24) };
         let contexts = PerCpuValues::try_from(vec![context; nr_cpus().unwrap()]).unwrap();
         let mut scratch =
-            PerCpuArray::<_, [u32; 4]>::try_from(self.policy.map_mut("tf_call").unwrap()).unwrap();
+            PerCpuArray::<_, [u32; 6]>::try_from(self.policy.map_mut("tf_call").unwrap()).unwrap();
         scratch.set(0, contexts, 0).unwrap();
 
         let header = Header {
@@ -134,10 +135,10 @@ impl Kernel {
         let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
         let result = program(&mut self.policy, "tf_policy").test_run(options).unwrap().return_value;
 
-        let scratch = PerCpuArray::<_, [u32; 4]>::try_from(self.policy.map("tf_call").unwrap()).unwrap();
+        let scratch = PerCpuArray::<_, [u32; 6]>::try_from(self.policy.map("tf_call").unwrap()).unwrap();
         let contexts = scratch.get(&0, 0).unwrap();
         let noted = contexts.iter().find(|noted| noted[3] != u32::MAX);
-        let reason = |noted: &[u32; 4]| Reason::from_index(noted[3] as usize).unwrap();
+        let reason = |noted: &[u32; 6]| Reason::from_index(noted[3] as usize).unwrap();
         let verdict = match (result, noted) {
             (DELIVERED, None) => Verdict::Send,
             (DROPPED, Some(noted)) => Verdict::Drop(reason(noted)),

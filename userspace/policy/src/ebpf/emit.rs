@@ -7,7 +7,9 @@ use super::Shared;
 use super::asm::{
     Alu, Assembler, Code, Cond, FP, Helper, Label, R0, R1, R2, R3, R4, R6, R7, R8, R9, Reg, Size,
 };
-use crate::ir::{Action, Arm, Body, Constant, Exit, FieldAt, Group, Operand, Pattern, Policy, Statement};
+use crate::ir::{
+    Action, Arm, Body, Constant, Exit, FieldAt, FieldRef, Group, Op, Operand, Pattern, Policy, Statement,
+};
 use crate::table::TableSpec;
 use std::mem::offset_of;
 use tollfree_wire::header::HEADER_LEN;
@@ -174,7 +176,7 @@ impl Emitter<'_> {
             }
             let before = self.asm.len();
             let next = self.asm.label();
-            match &element.body {
+            match element.request.as_ref()? {
                 Body::SessionTracker(span) => {
                     self.asm.line(span);
                     self.session_tracker();
@@ -202,15 +204,18 @@ impl Emitter<'_> {
         for Statement { span, action } in block {
             self.asm.line(span);
             match action {
-                Action::Lookup { table, key, into } => self.lookup(*table, key, *into)?,
+                Action::Let { into, op: Op::Lookup { table, key } } => {
+                    self.lookup(*table, only(key)?, *into)?;
+                }
                 Action::Match { subject, arms } => {
                     if !self.match_value(subject, arms, send)? {
                         return Some(false);
                     }
                 }
-                Action::Set { table, key, value } => self.set(*table, key, value)?,
+                Action::Set { table, key, value } => self.set(*table, only(key)?, value)?,
                 Action::Delete { table, key } => {
                     let done = self.asm.label();
+                    let key = only(key)?;
                     self.key(*table, key, done)?;
                     if self.has_value(key) {
                         self.asm.mov_reg(R2, FP);
@@ -220,8 +225,9 @@ impl Emitter<'_> {
                     }
                     self.asm.bind(done);
                 }
+                Action::Let { .. } | Action::SetField { .. } | Action::Effect(_) => return None,
                 Action::Exit(exit) => {
-                    self.exit(*exit, send);
+                    self.exit(exit, send)?;
                     return Some(false);
                 }
             }
@@ -229,12 +235,14 @@ impl Emitter<'_> {
         Some(true)
     }
 
-    fn exit(&mut self, exit: Exit, send: Label) {
+    fn exit(&mut self, exit: &Exit, send: Label) -> Option<()> {
         match exit {
             Exit::Send => self.asm.jump(send),
             Exit::Drop => self.drop(Reason::PolicyDrop),
-            Exit::Reject(code) => self.reject(code, Reason::PolicyReject),
+            Exit::Reject(code, _) => self.reject(*code, Reason::PolicyReject),
+            Exit::Answer(_) | Exit::Retry { .. } => return None,
         }
+        Some(())
     }
 
     fn drop(&mut self, reason: Reason) {
@@ -312,6 +320,7 @@ impl Emitter<'_> {
                     Pattern::Any | Pattern::Present => true,
                     Pattern::Absent => false,
                     Pattern::Equal(wanted) => wanted == constant,
+                    _ => false,
                 });
                 self.asm.jump(taken.unwrap_or(no_arm));
             }
@@ -332,6 +341,7 @@ impl Emitter<'_> {
                             break;
                         }
                         Pattern::Equal(constant) => self.equal(subject, constant, label)?,
+                        _ => return None,
                     }
                 }
                 if open {
@@ -410,12 +420,13 @@ impl Emitter<'_> {
     /// Whether the operand can have a value for these methods at all.
     pub(super) fn has_value(&self, operand: &Operand) -> bool {
         match operand {
-            Operand::Constant(_) | Operand::Slot(_) => true,
             Operand::Field(field) => self.field(*field).is_some(),
+            _ => true,
         }
     }
 
-    pub(super) fn field(&self, field: usize) -> Option<&FieldAt> {
+    pub(super) fn field(&self, field: FieldRef) -> Option<&FieldAt> {
+        let FieldRef::Request(field) = field else { return None };
         self.fields.get(field)?.as_ref()
     }
 
@@ -437,6 +448,10 @@ impl Emitter<'_> {
         }
         Some(())
     }
+}
+
+fn only(key: &[Operand]) -> Option<&Operand> {
+    if let [key] = key { Some(key) } else { None }
 }
 
 /// The label of the first arm with a pattern that matches.

@@ -29,6 +29,7 @@ impl Emitter<'_> {
                 self.bounds(&field, absent);
                 self.load_field(&field, absent);
             }
+            _ => return None,
         }
         Some(())
     }
@@ -73,7 +74,7 @@ impl Emitter<'_> {
                 // A length over the limit is a lie and reads as absent.
                 self.asm.jump_if(Cond::Gt, R1, i32::from(*max_len), absent);
             }
-            KeyType::Fixed { .. } => {}
+            _ => {}
         }
     }
 
@@ -102,7 +103,7 @@ impl Emitter<'_> {
                 self.asm.load(Size::W, R1, R0, 0);
                 self.sign_extend();
             }
-            ValueType::U64 | ValueType::I64 => self.asm.load(Size::Dw, R1, R0, 0),
+            _ => self.asm.load(Size::Dw, R1, R0, 0),
         }
     }
 
@@ -139,6 +140,7 @@ impl Emitter<'_> {
                 self.number(operand, absent)?;
                 self.store_number(size)?;
             }
+            _ => return None,
         }
         Some(())
     }

@@ -1,7 +1,9 @@
 //! A policy ready to run, and the walk that judges a call by it.
 
 use super::State;
-use crate::ir::{Action, Arm, Body, Constant, Exit, FieldAt, Group, Operand, Pattern, Policy, Statement};
+use crate::ir::{
+    Action, Arm, Body, Constant, Exit, FieldAt, FieldRef, Group, Op, Operand, Pattern, Policy, Statement,
+};
 use crate::table::{KeyType, TableSpec};
 use std::sync::Arc;
 use tollfree_wire::flat::FlatView;
@@ -89,7 +91,7 @@ impl Program {
         methods.sort_by_key(|entry| entry.id);
         Program {
             inner: Arc::new(Inner {
-                elements: policy.elements.iter().map(|element| element.body.clone()).collect(),
+                elements: policy.elements.iter().filter_map(|element| element.request.clone()).collect(),
                 tables: policy.tables.clone().into(),
                 methods,
                 groups: groups.iter().map(|group| group.fields.clone()).collect(),
@@ -132,10 +134,11 @@ impl Program {
             let verdict = match element {
                 Body::SessionTracker(_) => track(call),
                 // The checker lets no path end without an exit; if one did, nothing would get through.
-                Body::Block(block) => match frame.run(block).unwrap_or(Exit::Drop) {
+                Body::Block(block) => match frame.run(block).unwrap_or(&Exit::Drop) {
                     Exit::Send => Verdict::Send,
                     Exit::Drop => Verdict::Drop(Reason::PolicyDrop),
-                    Exit::Reject(code) => Verdict::Reject(code, Reason::PolicyReject),
+                    Exit::Reject(code, _) => Verdict::Reject(*code, Reason::PolicyReject),
+                    Exit::Answer(_) | Exit::Retry { .. } => Verdict::Drop(Reason::PolicyDrop),
                 },
             };
             if verdict != Verdict::Send {
@@ -176,10 +179,10 @@ enum Value<'a> {
 
 impl<'a> Frame<'a> {
     /// How the block ends; `None` where it goes on behind it.
-    fn run(&mut self, block: &'a [Statement]) -> Option<Exit> {
+    fn run(&mut self, block: &'a [Statement]) -> Option<&'a Exit> {
         for statement in block {
             match &statement.action {
-                Action::Lookup { table, key, into } => {
+                Action::Let { into, op: Op::Lookup { table, key } } => {
                     let value = self.with_key(*table, key, |state, key| state.lookup(*table, key)).flatten();
                     if let Some(slot) = self.slots.get_mut(*into) {
                         *slot = value;
@@ -190,7 +193,7 @@ impl<'a> Frame<'a> {
                     // The checker has seen to it that every case has an arm; only a table that was tampered with can
                     // hold a value that is no case, and lets nothing through.
                     let Some(arm) = arms.iter().find(|arm| arm.matches(value)) else {
-                        return Some(Exit::Drop);
+                        return Some(&Exit::Drop);
                     };
                     if let Some(exit) = self.run(&arm.body) {
                         return Some(exit);
@@ -204,7 +207,8 @@ impl<'a> Frame<'a> {
                 Action::Delete { table, key } => {
                     self.with_key(*table, key, |state, key| state.remove(*table, key));
                 }
-                Action::Exit(exit) => return Some(*exit),
+                Action::Exit(exit) => return Some(exit),
+                Action::Let { .. } | Action::SetField { .. } | Action::Effect(_) => {}
             }
         }
         None
@@ -215,7 +219,8 @@ impl<'a> Frame<'a> {
             Operand::Constant(Constant::Number(number)) => Some(Value::Number(*number)),
             Operand::Constant(Constant::Bytes(bytes)) => Some(Value::Bytes(bytes)),
             Operand::Slot(slot) => self.slots.get(*slot).copied().flatten().map(Value::Number),
-            Operand::Field(field) => read(self.flat, self.fields.get(*field)?.as_ref()?),
+            Operand::Field(FieldRef::Request(field)) => read(self.flat, self.fields.get(*field)?.as_ref()?),
+            _ => None,
         }
     }
 
@@ -223,10 +228,10 @@ impl<'a> Frame<'a> {
     fn with_key<R>(
         &mut self,
         table: usize,
-        key: &'a Operand,
+        key: &'a [Operand],
         then: impl FnOnce(&mut State, &[u8]) -> R,
     ) -> Option<R> {
-        let value = self.value(key)?;
+        let value = self.value(key.first()?)?;
         let kind = &self.inner.tables.get(table)?.key;
         let mut buffer = [0; 1 + FLAT_MAX];
         let key = buffer.get_mut(..kind.size() as usize)?;
@@ -261,6 +266,7 @@ fn read<'a>(flat: FlatView<'a>, field: &FieldAt) -> Option<Value<'a>> {
             Value::Bytes(flat.bytes(offset, usize::from(*max_len))?)
         }
         KeyType::Fixed { len } => Value::Bytes(flat.fixed(offset, usize::from(*len))?),
+        _ => return None,
     })
 }
 
