@@ -3,6 +3,7 @@
 use crate::ir::Side;
 use crate::table::TableSpec;
 use serde::{Deserialize, Serialize};
+use tollfree_wire::spec::{Class, MethodSpec};
 
 /// Where an element runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,28 @@ pub struct MethodTransport {
     pub id: u32,
     /// The transport's modules, in order, such as `reliable` and `ordered`.
     pub modules: Vec<String>,
+    /// The same as the transport takes it.
+    #[serde(with = "Spec")]
+    pub spec: MethodSpec,
+}
+
+/// How a [`MethodSpec`] looks to programs.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "MethodSpec")]
+struct Spec {
+    #[serde(with = "SpecClass")]
+    class: Class,
+    ordered: bool,
+    checksum: bool,
+    timeout_us: u32,
+    window: u16,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Class", rename_all = "snake_case")]
+enum SpecClass {
+    Unreliable,
+    Reliable,
 }
 
 impl std::fmt::Display for Explain {

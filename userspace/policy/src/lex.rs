@@ -267,6 +267,9 @@ impl Lexer<'_, '_, '_> {
         let rest = &self.text[start..];
         let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         self.at += length;
+        if is_time(&rest[..length]) {
+            return self.push(Kind::Name(rest[..length].to_owned()), start..self.at);
+        }
         let digits = rest[..length].replace('_', "");
         let value = match digits.strip_prefix("0x") {
             Some(hex) => u64::from_str_radix(hex, 16),
@@ -280,6 +283,12 @@ impl Lexer<'_, '_, '_> {
         });
         self.push(Kind::Number(value), start..self.at);
     }
+}
+
+/// Whether a word is a number with a unit of time, such as `10ms`: a name to the parser, a time to whoever asks for one.
+fn is_time(word: &str) -> bool {
+    let (number, unit) = word.split_at(word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(word.len()));
+    !number.is_empty() && ["ns", "us", "ms", "s", "m", "h"].contains(&unit)
 }
 
 #[cfg(test)]

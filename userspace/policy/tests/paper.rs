@@ -5,6 +5,7 @@ use tollfree_policy::{
     compile,
 };
 use tollfree_schema::{FieldKind, Layout, Manifest, Member, Method, Service, method_id};
+use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Reason};
 
 const SECOND: u64 = 1_000_000_000;
@@ -113,14 +114,15 @@ fn tables_survive_a_swap() {
 #[test]
 fn the_transport_block_is_checked_and_exposed() {
     let compiled = compiled("paper/transport.policy", Options::default()).unwrap();
-    let transport = compiled.explain.transport;
+    let transport = &compiled.explain.transport;
     let chosen: Vec<_> = transport.iter().map(|t| (t.method.as_str(), t.modules.join(" -> "))).collect();
     assert_eq!(
         chosen,
         [("/kv.Store/Get", "unreliable".to_owned()), ("/kv.Store/SET", "reliable -> ordered".to_owned())]
     );
     assert!(compiled.object.is_none(), "nothing to run in XDP");
-    assert!(compiled.explain.notes.iter().any(|note| note.contains("not yet acted on")));
+    assert_eq!(transport[0].spec, MethodSpec::UNRELIABLE);
+    assert_eq!(transport[1].spec, MethodSpec { ordered: true, ..MethodSpec::default() });
 }
 
 #[test]

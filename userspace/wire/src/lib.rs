@@ -23,6 +23,7 @@ pub mod header;
 pub mod maps;
 pub mod reason;
 pub mod session;
+pub mod spec;
 pub mod tag;
 
 pub use code::Code;

@@ -45,12 +45,6 @@ pub(crate) fn check(file: &File, schema: &Manifest, side: Option<Side>, sink: &m
         Some(block) => transport::check(block, schema, checker.sink),
         None => Vec::new(),
     };
-    if !transport.is_empty() {
-        checker.notes.push(
-            "the transport block is checked but not yet acted on: this version carries every call reliably"
-                .into(),
-        );
-    }
     let Checker { tables, fields, notes, .. } = checker;
     Checked {
         policy: Policy {

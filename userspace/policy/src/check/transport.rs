@@ -1,18 +1,20 @@
 //! The transport block: which modules carry which method.
 
-use crate::ast::{Call, Name, Transport, TransportArm};
+use crate::ast::{Call, Expression, ExpressionKind, Literal, Name, Transport, TransportArm};
 use crate::diagnostics::Sink;
 use crate::explain::MethodTransport;
 use crate::suggest::did_you_mean;
 use std::collections::HashMap;
 use tollfree_schema::{Manifest, Method};
+use tollfree_wire::spec::{Class, MethodSpec, SPECS_MAX, WINDOW_MAX};
 
-const MODULES: [&str; 3] = ["unreliable", "reliable", "ordered"];
+/// The longest timeout: what a deadline on the wire can say, rounded down to what people write.
+const TIMEOUT_MAX_US: u32 = 3_600_000_000;
 
 /// What the block says per method of the schema, in the schema's order.
 pub(super) fn check(block: &Transport, schema: &Manifest, sink: &mut Sink<'_>) -> Vec<MethodTransport> {
-    let mut chosen: HashMap<u32, (&Name, Vec<String>)> = HashMap::new();
-    let mut others: Option<(&Name, Vec<String>)> = None;
+    let mut chosen: HashMap<u32, (&Name, Modules)> = HashMap::new();
+    let mut others: Option<(&Name, Modules)> = None;
     for TransportArm { methods, modules } in &block.arms {
         let modules = check_modules(modules, sink);
         for name in methods {
@@ -54,13 +56,27 @@ pub(super) fn check(block: &Transport, schema: &Manifest, sink: &mut Sink<'_>) -
             }
         }
     }
-    schema
+    let carried: Vec<MethodTransport> = schema
         .methods()
         .filter_map(|method| {
-            let (_, modules) = chosen.get(&method.id).or(others.as_ref())?;
-            Some(MethodTransport { method: method.path.clone(), id: method.id, modules: modules.clone() })
+            let (_, Modules { names, spec }) = chosen.get(&method.id).or(others.as_ref())?;
+            Some(MethodTransport {
+                method: method.path.clone(),
+                id: method.id,
+                modules: names.clone(),
+                spec: *spec,
+            })
         })
-        .collect()
+        .collect();
+    if carried.len() > SPECS_MAX {
+        let message = format!(
+            "the transport block speaks for {} methods; two hosts can agree on {SPECS_MAX}",
+            carried.len()
+        );
+        sink.error(&block.span, message, "too many")
+            .help("name only methods that are not to be reliable(): all others are");
+    }
+    carried
 }
 
 /// The methods a name stands for: by path, by `Service.Method`, by name; and where none is written exactly so, by name
@@ -82,27 +98,217 @@ fn named<'a>(schema: &'a Manifest, name: &str) -> Vec<&'a Method> {
     schema.methods().filter(|method| method.name.eq_ignore_ascii_case(name)).collect()
 }
 
-fn check_modules(calls: &[Call], sink: &mut Sink<'_>) -> Vec<String> {
-    let mut modules: Vec<String> = Vec::new();
-    for Call { name, arguments, span } in calls {
-        if !MODULES.contains(&name.text.as_str()) {
-            let help = did_you_mean(&name.text, "the modules are", MODULES);
+/// Reads `reliable() -> ordered() -> window(64)`. What cannot be is reported; what is left of it is returned.
+fn check_modules(calls: &[Call], sink: &mut Sink<'_>) -> Modules {
+    let mut modules = Modules::default();
+    let mut seen: Vec<&Call> = Vec::new();
+    for call in calls {
+        let Call { name, arguments, span } = call;
+        let Some(module) = Module::named(&name.text) else {
+            let help = did_you_mean(&name.text, "the modules are", Module::ALL.map(Module::name));
             sink.error(&name.span, format!("no transport module is called `{}`", name.text), "unknown")
                 .maybe_help(help);
-        }
-        if let Some(argument) = arguments.first() {
-            sink.error(&argument.span, format!("`{}` takes no arguments", name.text), "one too many");
-        }
-        let misplaced = match name.text.as_str() {
-            "ordered" => modules != ["reliable"],
-            "reliable" | "unreliable" => !modules.is_empty(),
-            _ => false,
+            continue;
         };
-        if misplaced {
-            sink.error(span, format!("`{}` cannot stand here", name.text), "in the wrong place")
-                .help("the transports are unreliable(), reliable() and reliable() -> ordered()");
+        if let Some(first) = seen.iter().find(|other| other.name.text == name.text) {
+            sink.error(span, format!("`{}` stands twice", name.text), "the second one")
+                .related(&first.span, "the first one");
+            continue;
         }
-        modules.push(name.text.clone());
+        if let Some(misplaced) = misplaced(module, &modules.spec, &seen) {
+            let first = seen.first().map(|first| first.span.clone());
+            let error = sink.error(span, misplaced.message, misplaced.label).help(misplaced.help);
+            if let Some(first) = first {
+                error.related(&first, "this is where it begins");
+            }
+        }
+        seen.push(call);
+        let spec = &mut modules.spec;
+        match module {
+            Module::Unreliable | Module::Reliable | Module::Ordered | Module::Checksum => {
+                if let Some(argument) = arguments.first() {
+                    sink.error(&argument.span, format!("`{}` takes no arguments", name.text), "one too many");
+                }
+            }
+            Module::Timeout => spec.timeout_us = timeout(call, sink).unwrap_or(0),
+            Module::Window => spec.window = window(call, sink).unwrap_or(0),
+        }
+        match module {
+            Module::Unreliable => spec.class = Class::Unreliable,
+            Module::Reliable => spec.class = Class::Reliable,
+            Module::Ordered => spec.ordered = true,
+            Module::Checksum => spec.checksum = true,
+            Module::Timeout | Module::Window => {}
+        }
+        modules.names.push(match arguments.first().map(|argument| &argument.kind) {
+            Some(ExpressionKind::Name(time)) => format!("{}({time})", module.name()),
+            Some(_) => format!("{}({})", module.name(), spec.window),
+            None => module.name().to_owned(),
+        });
     }
     modules
+}
+
+/// What an arm asks for: as text, module by module, and as the transport takes it.
+#[derive(Clone, Default)]
+struct Modules {
+    names: Vec<String>,
+    spec: MethodSpec,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Module {
+    Unreliable,
+    Reliable,
+    Ordered,
+    Checksum,
+    Timeout,
+    Window,
+}
+
+impl Module {
+    const ALL: [Module; 6] = [
+        Module::Unreliable,
+        Module::Reliable,
+        Module::Ordered,
+        Module::Checksum,
+        Module::Timeout,
+        Module::Window,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Module::Unreliable => "unreliable",
+            Module::Reliable => "reliable",
+            Module::Ordered => "ordered",
+            Module::Checksum => "checksum",
+            Module::Timeout => "timeout",
+            Module::Window => "window",
+        }
+    }
+
+    fn named(name: &str) -> Option<Module> {
+        Module::ALL.into_iter().find(|module| module.name() == name)
+    }
+}
+
+struct Misplaced {
+    message: String,
+    label: &'static str,
+    help: &'static str,
+}
+
+/// Why a module cannot follow those before it, if it cannot.
+fn misplaced(module: Module, before: &MethodSpec, seen: &[&Call]) -> Option<Misplaced> {
+    let first = matches!(module, Module::Unreliable | Module::Reliable);
+    let because = |reason: &str, label, help| {
+        Some(Misplaced { message: format!("`{}` {reason}", module.name()), label, help })
+    };
+    match module {
+        _ if first == seen.is_empty() && (first || before.is_reliable()) => None,
+        _ if first => because(
+            "cannot follow: a method is either reliable or unreliable, and that is said first",
+            "one of the two is too many",
+            "write unreliable() or reliable() once, then what refines it",
+        ),
+        _ if seen.is_empty() => because(
+            "refines a transport, and here is none yet",
+            "nothing before it",
+            "begin with unreliable() or reliable(), such as reliable() -> ordered()",
+        ),
+        Module::Ordered => because(
+            "needs `reliable`: behind a request that is lost for good all later ones would wait",
+            "not on an unreliable method",
+            "write reliable() -> ordered()",
+        ),
+        Module::Window => because(
+            "needs `reliable`: nobody tells the sender of an unreliable call what has arrived",
+            "not on an unreliable method",
+            "leave it out, or write reliable() -> window(...)",
+        ),
+        Module::Unreliable | Module::Reliable | Module::Checksum | Module::Timeout => None,
+    }
+}
+
+/// The argument of `timeout(10s)`, in µs.
+fn timeout(call: &Call, sink: &mut Sink<'_>) -> Option<u32> {
+    let argument = only_argument(call, "timeout(10s)", sink)?;
+    let us = match &argument.kind {
+        ExpressionKind::Name(text) => duration_us(text),
+        _ => None,
+    };
+    let Some(us) = us else {
+        sink.error(&argument.span, "`timeout` takes a time", "not a time with a unit")
+            .help("times have a unit: 500us, 10ms, 10s, 5m, 1h");
+        return None;
+    };
+    match u32::try_from(us) {
+        Ok(0) => {
+            sink.error(
+                &argument.span,
+                "a timeout of less than 1us ends every call before it begins",
+                "too short",
+            )
+            .help("leave `timeout` out for no limit");
+            None
+        }
+        Ok(us) if us <= TIMEOUT_MAX_US => Some(us),
+        _ => {
+            sink.error(&argument.span, "a timeout is at most 1h", "too long")
+                .help("leave `timeout` out for no limit");
+            None
+        }
+    }
+}
+
+/// The argument of `window(64)`.
+fn window(call: &Call, sink: &mut Sink<'_>) -> Option<u16> {
+    let argument = only_argument(call, "window(64)", sink)?;
+    match argument.kind {
+        ExpressionKind::Literal(Literal::Number { negative: false, magnitude })
+            if (1..=u64::from(WINDOW_MAX)).contains(&magnitude) =>
+        {
+            Some(magnitude as u16)
+        }
+        _ => {
+            sink.error(
+                &argument.span,
+                format!("`window` takes a number of packets from 1 to {WINDOW_MAX}"),
+                "not such a number",
+            )
+            .help("it bounds how many packets of one message are under way at once");
+            None
+        }
+    }
+}
+
+fn only_argument<'a>(call: &'a Call, example: &str, sink: &mut Sink<'_>) -> Option<&'a Expression> {
+    match call.arguments.as_slice() {
+        [argument] => Some(argument),
+        [] => {
+            sink.error(&call.span, format!("`{}` needs an argument", call.name.text), "of how much?")
+                .help(format!("write {example}"));
+            None
+        }
+        [_, second, ..] => {
+            sink.error(&second.span, format!("`{}` takes one argument", call.name.text), "one too many")
+                .help(format!("write {example}"));
+            None
+        }
+    }
+}
+
+/// A time such as `10ms`, in µs, rounded down.
+fn duration_us(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+    let number: u64 = digits.replace('_', "").parse().ok()?;
+    match unit {
+        "ns" => Some(number / 1_000),
+        "us" => Some(number),
+        "ms" => number.checked_mul(1_000),
+        "s" => number.checked_mul(1_000_000),
+        "m" => number.checked_mul(60_000_000),
+        "h" => number.checked_mul(3_600_000_000),
+        _ => None,
+    }
 }
