@@ -139,7 +139,7 @@ pub(crate) enum Effect {
     Log(Vec<Operand>),
 }
 
-/// Operations that give a value. With an absent operand they give none.
+/// Operations that give a value. With an absent operand they give none, but for [`Op::And`] and [`Op::Or`].
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Copy(Operand),
@@ -188,7 +188,9 @@ pub(crate) enum Op {
         prefix: Vec<u8>,
     },
     Not(Operand),
+    /// False where either is false, absent or not; else absent where either is absent.
     And(Operand, Operand),
+    /// True where either is true, absent or not; else absent where either is absent.
     Or(Operand, Operand),
     /// Between the kinds of numbers, saturating; a float's NaN becomes 0.
     Convert {
@@ -336,6 +338,8 @@ pub(crate) enum PeerValue {
     Named(usize),
     /// [`TOKEN_VALID`] or [`TOKEN_BAD`]; absent without a token.
     Token,
+    /// How many sessions the peer's host had when this one was opened, itself included.
+    Sessions,
 }
 
 /// The numbers of `get(peer, 'token')`, in the order of the names' letters.
