@@ -86,7 +86,7 @@ impl Policy {
     ///
     /// # Errors
     /// Every mistake, with its place.
-    pub fn compile(&self, options: Options) -> Result<Compiled, Diagnostics> {
+    pub fn compile(&self, options: Options<'_>) -> Result<Compiled, Diagnostics> {
         tollfree_policy::compile(&Source { name: &self.name, text: &self.text }, &self.manifest, options)
     }
 
@@ -94,7 +94,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`Exit::Refused`] or [`Exit::ReportedRefused`].
-    pub fn compile_or_show(&self, options: Options, output: Output) -> Result<Compiled> {
+    pub fn compile_or_show(&self, options: Options<'_>, output: Output) -> Result<Compiled> {
         self.compile(options).map_err(|diagnostics| show(&diagnostics, output))
     }
 }

@@ -1,7 +1,7 @@
 //! A policy as it was written, with the place of everything in the text.
 
 use crate::diagnostics::Span;
-use crate::ir::Side;
+use crate::ir::{Arithmetic, Comparison, Side};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
@@ -18,29 +18,41 @@ pub(crate) struct File {
     pub transport: Option<Transport>,
 }
 
-/// `firewall() -> session_tracker() at server`
+/// `firewall() -> session_tracker() at server for kv.Kv on eth0 audit`
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
     pub calls: Vec<Call>,
     pub side: Option<(Side, Span)>,
+    /// Services and methods as written, without spaces; empty: all.
+    pub scope: Vec<Name>,
+    pub interface: Option<Name>,
+    /// The place of the word.
+    pub audit: Option<Span>,
     pub span: Span,
 }
 
-/// `name(arguments)`
+/// `name(arguments)`; those with a name come behind those without.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub name: Name,
     pub arguments: Vec<Expression>,
+    pub named: Vec<(Name, Expression)>,
     pub span: Span,
 }
 
-/// `name():` and its handlers.
+/// `name(parameters):` and its handlers.
 #[derive(Clone, Debug)]
 pub(crate) struct Element {
     pub name: Name,
-    pub parameters: Vec<Name>,
+    pub parameters: Vec<Parameter>,
     pub request: Option<Handler>,
     pub response: Option<Handler>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Parameter {
+    pub name: Name,
+    pub default: Option<Expression>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +78,7 @@ pub(crate) enum StatementKind {
 #[derive(Clone, Debug)]
 pub(crate) struct Arm {
     pub patterns: Vec<Pattern>,
+    pub guard: Option<Expression>,
     pub body: Vec<Statement>,
 }
 
@@ -84,15 +97,36 @@ pub(crate) enum PatternKind {
     /// `Some(x)`; `None` for `Some(_)`.
     Present(Option<Name>),
     Literal(Literal),
-    /// A value of an enum.
+    /// A value of an enum, a method, a service, or a parameter.
     Name(String),
+    /// `'text*'`, without the star.
+    Prefix(String),
+    /// `from..to`
+    Range(Literal, Literal),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Literal {
     Bool(bool),
-    Number { negative: bool, magnitude: u64 },
+    Number {
+        negative: bool,
+        magnitude: u64,
+    },
+    /// The bits of a double.
+    Float(u64),
     Text(String),
+    /// In ns.
+    Duration(u64),
+    /// In parts per million.
+    Percent(u64),
+    Rate(Rate),
+}
+
+/// `100/s`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    pub count: u64,
+    pub period_ns: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +140,17 @@ pub(crate) enum ExpressionKind {
     Name(String),
     Literal(Literal),
     Call(Call),
+    Not(Box<Expression>),
+    Negate(Box<Expression>),
+    Binary { operator: Operator, left: Box<Expression>, right: Box<Expression> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operator {
+    Arithmetic(Arithmetic),
+    Compare(Comparison),
+    And,
+    Or,
 }
 
 /// `state:` and its tables.
@@ -115,13 +160,25 @@ pub(crate) struct State {
     pub tables: Vec<Table>,
 }
 
-/// `name: table(key -> value, capacity = 1024)`
+/// `name: table(key, key -> value, capacity = 1024, evict = lru)`, `name: counter(key)`, `name: u64 = 5`. What is left
+/// out follows from the use.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     pub name: Name,
-    pub key: Type,
+    pub form: Form,
+    pub key: Vec<Type>,
+    /// Several: the names of an enum.
     pub value: Vec<Type>,
     pub capacity: Option<(u64, Span)>,
+    pub evict: Option<Name>,
+    pub initial: Option<Expression>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Table,
+    Counter,
+    Cell,
 }
 
 /// `string(32)`, `u64`, or one name of an enum.

@@ -87,7 +87,8 @@ pub(crate) struct Statement {
     pub action: Action,
 }
 
-/// Statements. Where an operand that one needs is absent, nothing happens.
+/// Statements. Where an operand that one needs is absent, nothing happens. A key has an operand per part: none for a cell
+/// or a counter without key, an address where the table's key is a cidr.
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     /// Keeps what an operation gives, or that it gives nothing.
@@ -135,8 +136,8 @@ pub(crate) enum Effect {
     Mirror { selector: usize },
     /// Takes the backend that answered out for so many ns, unless more than `max_ppm` of its group would be out.
     Eject { duration: Operand, max_ppm: Operand },
-    /// A line for the log.
-    Log(Vec<Operand>),
+    /// A line for the log, with the kinds of the values.
+    Log(Vec<(Operand, KeyType)>),
 }
 
 /// Operations that give a value. With an absent operand they give none, but for [`Op::And`] and [`Op::Or`].
@@ -196,6 +197,12 @@ pub(crate) enum Op {
     Convert {
         from: Number,
         to: Number,
+        value: Operand,
+    },
+    /// What 32 bits of this kind of number can hold, saturating: what is written to a 32-bit field or table. Not for
+    /// floats.
+    Narrow {
+        number: Number,
         value: Operand,
     },
     /// [`crate::hash::hash`] over the operands' canonical bytes.

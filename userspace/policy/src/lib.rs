@@ -43,16 +43,20 @@ pub struct Source<'a> {
 
 /// What a policy is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// The side to guard where the chain does not say. A chain that says otherwise is an error.
+pub struct Options<'a> {
+    /// The side to guard. `None`: the only one that the file has chains for, else the server's. Chains of the other side
+    /// are left out; chains that name no side are the server's if another chain names one, else they are for the side
+    /// asked for.
     pub side: Option<Side>,
     /// Whether XDP programs run in front of the engine. Without them everything is placed in the engine.
     pub xdp: bool,
+    /// The interface that calls come by or leave by: chains for another one are left out. `None`: none are.
+    pub interface: Option<&'a str>,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options { side: None, xdp: true }
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options { side: None, xdp: true, interface: None }
     }
 }
 
@@ -72,15 +76,44 @@ pub struct Compiled {
     pub explain: Explain,
     /// Instructions in [`Compiled::object`]; 0 without one.
     pub instructions: usize,
+    /// How many of the chain's leading elements the object runs; the engine judges by the rest.
+    pub in_xdp: usize,
+    /// The tables, by index, that the object reads and the engine changes: its changes are to be written to the maps.
+    pub shared: Vec<usize>,
+    /// What a daemon must have for the policy to mean what it says.
+    pub needs: Needs,
+}
+
+/// What a policy needs besides calls: names from the daemon's configuration, and abilities.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Groups of backends, by name or as `label=value`, that calls are routed or mirrored to.
+    pub backends: Vec<String>,
+    /// External authorisers that are asked.
+    pub authorisers: Vec<String>,
+    /// Keys of encryption.
+    pub keys: Vec<String>,
+    /// What is asked of peers' tokens and labels: `label.app`, `claim.role`, `issuer`, `audience`, `token`.
+    pub peer: Vec<String>,
+    /// Keys of metadata.
+    pub metadata: Vec<String>,
+    /// Makes calls once more.
+    pub retry: bool,
+    /// Takes backends out of service.
+    pub eject: bool,
 }
 
 /// Compiles a policy for the methods of a schema.
 ///
 /// # Errors
 /// Every mistake found, with its place in the text and what to do.
-pub fn compile(source: &Source<'_>, schema: &Manifest, options: Options) -> Result<Compiled, Diagnostics> {
+pub fn compile(
+    source: &Source<'_>,
+    schema: &Manifest,
+    options: Options<'_>,
+) -> Result<Compiled, Diagnostics> {
     let Source { name, text } = *source;
-    let Options { side, xdp } = options;
+    let Options { side, xdp, interface: _ } = options;
     let mut sink = diagnostics::Sink::new(name, text);
     let file = parse::parse(text, &mut sink);
     let check::Checked { policy, transport, notes } = check::check(&file, schema, side, &mut sink);
@@ -111,6 +144,7 @@ pub fn compile(source: &Source<'_>, schema: &Manifest, options: Options) -> Resu
         transport,
         notes,
     };
+    let in_xdp = if emitted.is_some() { policy.elements.len() } else { 0 };
     Ok(Compiled {
         side: policy.side,
         tables: policy.tables.clone(),
@@ -118,5 +152,22 @@ pub fn compile(source: &Source<'_>, schema: &Manifest, options: Options) -> Resu
         program: Program::new(&policy, &groups),
         explain,
         instructions,
+        in_xdp,
+        shared: Vec::new(),
+        needs: Needs::default(),
     })
+}
+
+/// The sides that a policy has chains for: none where it has mistakes that keep it from being read.
+pub fn sides(source: &Source<'_>) -> Vec<Side> {
+    let mut sink = diagnostics::Sink::new(source.name, source.text);
+    let file = parse::parse(source.text, &mut sink);
+    if sink.count() > 0 {
+        return Vec::new();
+    }
+    let mut sides: Vec<Side> =
+        file.chains.iter().map(|chain| chain.side.as_ref().map_or(Side::Server, |(side, _)| *side)).collect();
+    sides.sort_by_key(|side| *side == Side::Client);
+    sides.dedup();
+    sides
 }

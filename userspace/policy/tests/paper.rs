@@ -41,7 +41,7 @@ fn schema() -> Manifest {
     }
 }
 
-fn compiled(path: &str, options: Options) -> Result<Compiled, Diagnostics> {
+fn compiled(path: &str, options: Options<'_>) -> Result<Compiled, Diagnostics> {
     compile(&Source { name: path, text: &policy(path) }, &schema(), options)
 }
 
@@ -70,7 +70,7 @@ fn the_demo_differs_in_the_answer_only() {
         ("paper/firewall.policy", Verdict::Drop(Reason::PolicyDrop)),
         ("firewall.policy", Verdict::Reject(Code::PermissionDenied, Reason::PolicyReject)),
     ] {
-        let program = compiled(path, Options { side: None, xdp: false }).unwrap().program;
+        let program = compiled(path, Options { xdp: false, ..Options::default() }).unwrap().program;
         let mut state = program.new_state();
         state.table_set("firewall_rules", "alice", "ALLOW").unwrap();
         state.table_set("firewall_rules", "mallory", "DENY").unwrap();
@@ -97,7 +97,7 @@ fn the_demo_differs_in_the_answer_only() {
 
 #[test]
 fn tables_survive_a_swap() {
-    let options = Options { side: None, xdp: false };
+    let options = Options { xdp: false, ..Options::default() };
     let old = compiled("paper/firewall.policy", options).unwrap().program;
     let mut state = old.new_state();
     state.table_set("firewall_rules", "alice", "ALLOW").unwrap();
@@ -127,7 +127,7 @@ fn the_transport_block_is_checked_and_exposed() {
 
 #[test]
 fn what_leaves_is_judged_in_the_engine() {
-    let client = Options { side: Some(Side::Client), xdp: true };
+    let client = Options { side: Some(Side::Client), ..Options::default() };
     let compiled = compiled("firewall.policy", client).unwrap();
     assert!(compiled.object.is_none());
     assert!(compiled.explain.elements.iter().all(|element| element.place == Place::Engine));

@@ -76,7 +76,7 @@ impl Policies {
     /// # Errors
     /// Mistakes in the policy; a program that the kernel refuses; an engine that has stopped.
     pub async fn apply(&mut self, policy: &Policy, at: Side) -> Result<Applied> {
-        let options = Options { side: Some(compiler_side(at)), xdp: self.xdp.is_some() };
+        let options = Options { side: Some(compiler_side(at)), xdp: self.xdp.is_some(), interface: None };
         let compiled = policy.compile(options).map_err(refused)?;
         let applied = match (&mut self.xdp, at, &compiled.object) {
             (Some(xdp), Side::Server, Some(_)) => {

@@ -48,7 +48,7 @@ impl Checker<'_, '_, '_> {
         let Element { name, parameters, request, response } = element;
         if let Some(parameter) = parameters.first() {
             self.sink
-                .error(&parameter.span, "parameters of elements are not supported yet", "a parameter")
+                .error(&parameter.name.span, "parameters of elements are not supported yet", "a parameter")
                 .help("write the constant in the element");
         }
         if let Some(response) = response {
@@ -154,7 +154,7 @@ impl Checker<'_, '_, '_> {
     }
 
     fn call(&mut self, call: &Call, scope: &mut Scope, block: &mut Block) -> Option<Action> {
-        let Call { name, arguments, span } = call;
+        let Call { name, arguments, named: _, span } = call;
         // A verdict with a mistake in it still ends the path.
         let exit = |exit| Some(Action::Exit(exit));
         match (name.text.as_str(), arguments.as_slice()) {
@@ -215,7 +215,7 @@ impl Checker<'_, '_, '_> {
     fn code(&mut self, expression: &Expression) -> Code {
         let name = match &expression.kind {
             ExpressionKind::Name(name) => name.as_str(),
-            ExpressionKind::Literal(_) | ExpressionKind::Call(_) => "",
+            _ => "",
         };
         match Code::from_name(name) {
             Some(Code::Ok) => {
@@ -329,15 +329,17 @@ impl Checker<'_, '_, '_> {
                         };
                         (Constant::Bytes(text.clone().into_bytes()), KeyType::String { max_len })
                     }
+                    _ => return None,
                 };
                 Some(Value { operand: Operand::Constant(constant), kind, optional: false })
             }
             ExpressionKind::Call(call) => self.get(call, scope, block),
+            _ => None,
         }
     }
 
     fn get(&mut self, call: &Call, scope: &mut Scope, block: &mut Block) -> Option<Value> {
-        let Call { name, arguments, span } = call;
+        let Call { name, arguments, named: _, span } = call;
         let ("get", [from, what]) = (name.text.as_str(), arguments.as_slice()) else {
             let help = did_you_mean(&name.text, "what gives a value is", ["get"]);
             let known = name.text == "get";

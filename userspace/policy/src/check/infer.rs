@@ -98,6 +98,7 @@ impl Uses {
                 }
                 PatternKind::Literal(literal) => Origin::Literal(literal.clone()),
                 PatternKind::Name(name) => Origin::Name(name.clone()),
+                PatternKind::Prefix(_) | PatternKind::Range(..) => Origin::Unknown,
             };
             if let Origin::Table(table) = subject {
                 self.value_use(table, constant, pattern.span.clone());
@@ -121,7 +122,7 @@ impl Uses {
                 [table, key] => self.key_use(table, key).map_or(Origin::Unknown, Origin::Table),
                 _ => Origin::Unknown,
             },
-            ExpressionKind::Call(_) => Origin::Unknown,
+            _ => Origin::Unknown,
         }
     }
 
@@ -230,7 +231,7 @@ fn value(
                 None if last => continue,
                 None => return Ok(None),
             },
-            Origin::Unknown => continue,
+            Origin::Literal(_) | Origin::Unknown => continue,
         };
         match &found {
             None => found = Some((this, span.clone())),
@@ -286,6 +287,7 @@ pub(super) fn key(
                     Literal::Text(text) => {
                         KeyType::String { max_len: u8::try_from(text.len()).unwrap_or(u8::MAX) }
                     }
+                    _ => continue,
                 };
                 literal = match literal {
                     Some(before) => fields::join(&before, &this).or(Some(before)),

@@ -140,7 +140,7 @@ impl Checker<'_, '_, '_> {
             return elements;
         }
         for call in calls {
-            let ast::Call { name, arguments, span } = call;
+            let ast::Call { name, arguments, named: _, span } = call;
             let defined = file.elements.iter().position(|element| element.name.text == name.text);
             if let Some(argument) = arguments.first() {
                 self.sink

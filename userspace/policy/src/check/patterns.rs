@@ -61,6 +61,7 @@ impl Checker<'_, '_, '_> {
             PatternKind::Literal(_) | PatternKind::Name(_) => {
                 ir::Pattern::Equal(self.constant(kind, span, &subject.kind)?)
             }
+            PatternKind::Prefix(_) | PatternKind::Range(..) => return None,
         })
     }
 

@@ -75,7 +75,7 @@ fn declared(tables: &[Table], uses: &Uses, schema: &Manifest, sink: &mut Sink<'_
         tables.iter().filter_map(|table| Some((table.name.text.clone(), value_type(table, sink)?))).collect();
     let mut specs: Vec<TableSpec> = Vec::new();
     for (at, table) in tables.iter().enumerate() {
-        let Table { name, key, value: _, capacity } = table;
+        let Table { name, key, capacity, .. } = table;
         if let Some(first) = tables[..at].iter().find(|other| other.name.text == name.text) {
             sink.error(&name.span, format!("table `{}` is declared twice", name.text), "the second one")
                 .related(&first.name.span, "the first one");
@@ -83,9 +83,9 @@ fn declared(tables: &[Table], uses: &Uses, schema: &Manifest, sink: &mut Sink<'_
         }
         let used = uses.tables.iter().find(|(known, _)| *known == name.text).map(|(_, used)| used);
         let from_use = used.and_then(|used| infer::key(used, schema, &values).unwrap_or(None));
-        let key = key_type(key, from_use.as_ref(), sink);
+        let key = key_type(&key[0], from_use.as_ref(), sink);
         if let Some(key) = &key {
-            check_key(key, &table.key.name.span, sink);
+            check_key(key, &table.key[0].name.span, sink);
         }
         let capacity = match capacity {
             None => CAPACITY_DEFAULT,

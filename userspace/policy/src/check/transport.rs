@@ -103,7 +103,7 @@ fn check_modules(calls: &[Call], sink: &mut Sink<'_>) -> Modules {
     let mut modules = Modules::default();
     let mut seen: Vec<&Call> = Vec::new();
     for call in calls {
-        let Call { name, arguments, span } = call;
+        let Call { name, arguments, named: _, span } = call;
         let Some(module) = Module::named(&name.text) else {
             let help = did_you_mean(&name.text, "the modules are", Module::ALL.map(Module::name));
             sink.error(&name.span, format!("no transport module is called `{}`", name.text), "unknown")

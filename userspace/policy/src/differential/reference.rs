@@ -170,6 +170,7 @@ impl Reference {
                     self.tables[&table].get(&key).cloned()
                 }
             },
+            other => panic!("not generated: {other:?}"),
         }
     }
 
@@ -212,6 +213,7 @@ fn literal(literal: &Literal) -> String {
         Literal::Bool(value) => value.to_string(),
         Literal::Number { negative, magnitude } => format!("{}{magnitude}", if *negative { "-" } else { "" }),
         Literal::Text(text) => text.clone(),
+        other => panic!("not generated: {other:?}"),
     }
 }
 

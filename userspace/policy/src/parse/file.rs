@@ -1,7 +1,9 @@
 //! The parts of a file: chains, elements, `state:` and the transport block.
 
 use super::{Failed, Parsed, Parser};
-use crate::ast::{Call, Chain, Element, File, Handler, Name, State, Table, Transport, TransportArm, Type};
+use crate::ast::{
+    Call, Chain, Element, File, Form, Handler, Name, Parameter, State, Table, Transport, TransportArm, Type,
+};
 use crate::ir::Side;
 use crate::lex::Kind;
 
@@ -99,16 +101,25 @@ impl Parser<'_, '_> {
         self.next();
         let start = calls.first().map_or(0, |call| call.span.start);
         let end = calls.last().map_or(start, |call| call.span.end);
-        file.chains.push(Chain { calls, side, span: start..end });
+        file.chains.push(Chain {
+            calls,
+            side,
+            scope: Vec::new(),
+            interface: None,
+            audit: None,
+            span: start..end,
+        });
         Ok(())
     }
 
     fn element(&mut self, head: Call) -> Parsed<Element> {
-        let Call { name, arguments, span: _ } = head;
+        let Call { name, arguments, named: _, span: _ } = head;
         let mut parameters = Vec::new();
         for argument in arguments {
             match argument.kind {
-                crate::ast::ExpressionKind::Name(text) => parameters.push(Name { text, span: argument.span }),
+                crate::ast::ExpressionKind::Name(text) => {
+                    parameters.push(Parameter { name: Name { text, span: argument.span }, default: None })
+                }
                 _ => {
                     self.sink.error(&argument.span, "a parameter is a name", "not a name");
                 }
@@ -168,7 +179,7 @@ impl Parser<'_, '_> {
             return Err(Failed);
         }
         self.expect(&Kind::Open, "after `table`")?;
-        let key = self.type_of("the type of the key")?;
+        let key = vec![self.type_of("the type of the key")?];
         self.expect(&Kind::Chain, "between the types of key and value")?;
         let mut value = vec![self.type_of("the type of the value")?];
         while self.eat(&Kind::Bar) {
@@ -192,7 +203,7 @@ impl Parser<'_, '_> {
         }
         self.expect(&Kind::Close, "to end the table's type")?;
         self.end_of_line()?;
-        Ok(Table { name, key, value, capacity })
+        Ok(Table { name, form: Form::Table, key, value, capacity, evict: None, initial: None })
     }
 
     fn type_of(&mut self, what: &str) -> Parsed<Type> {

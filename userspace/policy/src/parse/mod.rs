@@ -248,6 +248,6 @@ impl Parser<'_, '_> {
         }
         let close = self.expect(&Kind::Close, &format!("to end the arguments of `{}`", name.text))?;
         let span = name.span.start..close.end;
-        Ok(Call { name, arguments, span })
+        Ok(Call { name, arguments, named: Vec::new(), span })
     }
 }

@@ -75,11 +75,11 @@ impl Parser<'_, '_> {
         self.expect(&Kind::Then, "between pattern and statement")?;
         if *self.peek() != Kind::Line {
             let statement = self.deeper(Parser::statement)?;
-            return Ok(Arm { patterns, body: vec![statement] });
+            return Ok(Arm { patterns, guard: None, body: vec![statement] });
         }
         self.next();
         let body = self.indented("the arm's statements", Parser::statement)?;
-        Ok(Arm { patterns, body })
+        Ok(Arm { patterns, guard: None, body })
     }
 
     fn pattern(&mut self) -> Parsed<Pattern> {
