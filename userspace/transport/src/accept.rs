@@ -3,24 +3,27 @@
 
 use crate::connect::{PAYLOAD_MIN, send_handshake};
 use crate::event::*;
-use crate::handshake::{Challenge, Hello, Terms, Welcome, same};
+use crate::handshake::{Challenge, Hello, Terms, VERSION, WELCOME_MAX, Welcome, entries, put_specs, same};
 use crate::outbox::Ready;
 use crate::server::Server;
 use crate::session::{End, Session};
+use crate::specs::{Malformed, Specs};
 use crate::timers::Owner;
 use crate::transport::{Pending, Transport};
+use std::sync::Arc;
 use tollfree_wire::frame::Peer;
+use tollfree_wire::header::{FLAG_RENEW, Header};
 use tollfree_wire::session::Role;
 use tollfree_wire::{Kind, Packet, Reason};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Sessions one peer can have: one it uses, others that it is about to give up.
 const SESSIONS_PER_PEER: usize = 4;
 
 impl Transport {
     pub(crate) fn on_hello(&mut self, now: u64, from: Peer, packet: &Packet<'_>) -> Result<(), Reason> {
-        let hello = Hello::read_from_bytes(packet.body).map_err(|_| Reason::BadHandshake)?;
-        let Hello { session, epoch, nonce, max_payload, .. } = hello;
+        let (hello, rest) = Hello::read_from_prefix(packet.body).map_err(|_| Reason::BadHandshake)?;
+        let Hello { session, epoch, nonce, max_payload, versions: [lowest, highest], .. } = hello;
         let payload = (max_payload as usize).min(self.config.max_payload);
         if session == 0 || payload < PAYLOAD_MIN {
             return Err(Reason::BadHandshake);
@@ -29,13 +32,19 @@ impl Transport {
             self.outbox.push_stateless(Ready::Challenge { to: from, session, epoch, nonce });
             return Ok(());
         }
-        if !same(&hello.proof, &self.secrets.hello_proof(&hello)) {
+        if !same(&hello.proof, &self.secrets.hello_proof(&hello, rest)) {
             return Err(Reason::BadHandshake);
         }
+        if !(lowest..=highest).contains(&VERSION) {
+            self.outbox.push_stateless(Ready::Incompatible { to: from, session, nonce });
+            return Err(Reason::BadHandshake);
+        }
+        let specs =
+            self.specs.agree(&entries(rest, hello.specs)?).map_err(|Malformed| Reason::BadHandshake)?;
         self.make_room(now, from, &hello)?;
         let index = match self.welcomed(from, &nonce) {
             Some(index) => index,
-            None => self.accept(now, from, &hello, payload)?,
+            None => self.accept(now, from, &hello, payload, specs)?,
         };
         if let Some(server) = self.table.get_mut(index).and_then(Session::server)
             && !std::mem::replace(&mut server.welcoming, true)
@@ -70,7 +79,14 @@ impl Transport {
         Ok(())
     }
 
-    fn accept(&mut self, now: u64, from: Peer, hello: &Hello, payload: usize) -> Result<u32, Reason> {
+    fn accept(
+        &mut self,
+        now: u64,
+        from: Peer,
+        hello: &Hello,
+        payload: usize,
+        specs: Specs,
+    ) -> Result<u32, Reason> {
         let theirs = self.served.get(&from).map_or(0, Vec::len);
         if theirs >= SESSIONS_PER_PEER {
             self.evict(now, Some(from))?;
@@ -92,6 +108,7 @@ impl Transport {
         self.counters.sessions_opened += 1;
         self.pending.push_back(Pending::Up(from));
         if let Some(session) = self.table.get_mut(index) {
+            session.specs = if specs == *self.specs { self.specs.clone() } else { Arc::new(specs) };
             let guard = session.open(Role::Server, hello.session, key);
             let idle_ns = u64::from(self.config.idle_ms) * 1_000_000;
             self.changes.push(SessionChange::Opened(guard, idle_ns));
@@ -136,6 +153,9 @@ impl Transport {
     ) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let (peer, client_index) = (session.peer, session.guard.peer_index);
+        let mut message = [0; WELCOME_MAX];
+        let end = put_specs(&mut message, size_of::<Welcome>(), &session.specs);
+        let specs = session.specs.entries().len() as u16;
         let Some(server) = session.server() else { return Ok(()) };
         let mut welcome = Welcome {
             nonce: server.nonce,
@@ -144,12 +164,59 @@ impl Transport {
             epoch: self.config.epoch,
             idle_ms: self.config.idle_ms,
             max_payload: self.config.max_payload as u32,
+            version: VERSION,
+            specs,
+            reserved: 0,
             proof: [0; 32],
         };
-        welcome.proof = self.secrets.welcome_proof(&welcome, client_index);
-        send_handshake(peer, Kind::Welcome, client_index, welcome.as_bytes(), out)?;
+        welcome.proof =
+            self.secrets.welcome_proof(&welcome, client_index, &message[size_of::<Welcome>()..end]);
+        message[..size_of::<Welcome>()].copy_from_slice(welcome.as_bytes());
+        send_handshake(peer, Kind::Welcome, client_index, &message[..end], out)?;
         server.welcoming = false;
         self.counters.packets_sent += 1;
         Ok(())
+    }
+
+    /// Tells a client that there is no version that both ends speak. Nothing is kept of it.
+    pub(crate) fn send_incompatible(
+        &mut self,
+        to: Peer,
+        session: u32,
+        nonce: [u8; 16],
+        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+    ) -> Result<(), Blocked> {
+        let mut welcome = Welcome { nonce, epoch: self.config.epoch, ..Welcome::new_zeroed() };
+        welcome.proof = self.secrets.welcome_proof(&welcome, session, &[]);
+        send_handshake(to, Kind::Welcome, session, welcome.as_bytes(), out)?;
+        self.counters.packets_sent += 1;
+        Ok(())
+    }
+
+    /// Asks a client to open another session for its new calls: this one's are carried as was agreed before.
+    pub(crate) fn send_renew(
+        &mut self,
+        index: u32,
+        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+    ) -> Result<(), Blocked> {
+        let Some(session) = self.table.get_mut(index) else { return Ok(()) };
+        let mut header = Header { flags: FLAG_RENEW, ..Header::new(Kind::Close) };
+        session.signer.sign(&mut header, &[]);
+        out(Transmit { to: session.peer, header: &header, flat: &[], body: Body::Empty })?;
+        session.signer.sent();
+        if let Some(server) = session.server() {
+            server.renewing = false;
+        }
+        self.counters.packets_sent += 1;
+        Ok(())
+    }
+
+    /// Queues that, once at a time.
+    pub(crate) fn ask_to_renew(&mut self, index: u32) {
+        if let Some(server) = self.table.get_mut(index).and_then(Session::server)
+            && !std::mem::replace(&mut server.renewing, true)
+        {
+            self.outbox.push(Ready::Renew(index));
+        }
     }
 }

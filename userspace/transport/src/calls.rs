@@ -1,9 +1,13 @@
 //! Outgoing calls: a table without allocation in the steady state, keyed so that a key of a call gone is harmless.
+//!
+//! What it takes to send a call, and to send it again, is its [`Flight`]. A reliable call has one until it ends, an
+//! unreliable one until its last packet has left: from then on a [`Call`] is all there is of it.
 
 use crate::reassembly::Assembly;
 use crate::timers::{Owner, TimerId, Timers};
 use crate::window::Window;
 use tollfree_wire::header::{FLAT_MAX, NO_DEADLINE};
+use tollfree_wire::spec::MethodSpec;
 
 /// Where an outgoing call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +29,30 @@ pub(crate) struct Call {
     pub layout: u32,
     pub deadline_ns: u64,
     pub body_len: u32,
-    flat: [u8; FLAT_MAX],
     pub flat_len: u16,
-    pub window: Window,
-    /// The response, when it comes in several fragments.
-    pub response: Option<Box<Assembly>>,
     /// In the outbox.
     pub ready: bool,
-    /// An ack of the response's fragments is due.
-    pub ack_due: bool,
+    /// Times the call moved to another session.
+    pub moves: u8,
+    /// How its session carries it; known once it has a slot.
+    pub spec: MethodSpec,
     /// When the first packet left; 0: none has.
     pub first_sent: u64,
+    /// Sequence and tag of the last packet sent, by which a reset proves that it answers it.
+    pub last: (u64, u64),
+    pub timer: TimerId,
+    /// The response, when it comes in several fragments.
+    pub response: Option<Box<Assembly>>,
+    pub flight: Option<Box<Flight>>,
+}
+
+/// What it takes to send a call, and to send it again.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    flat: [u8; FLAT_MAX],
+    pub window: Window,
+    /// An ack of the response's fragments is due.
+    pub ack_due: bool,
     /// When the peer last said something about this call, or the first packet left.
     pub heard_at: u64,
     /// When to send again.
@@ -46,20 +63,30 @@ pub(crate) struct Call {
     pub resent: bool,
     /// The peer has the whole request.
     pub working: bool,
-    /// Times the call moved to another session.
-    pub moves: u8,
-    /// Sequence and tag of the last packet sent, by which a reset proves that it answers it.
-    pub last: (u64, u64),
-    pub timer: TimerId,
+}
+
+impl Flight {
+    fn new() -> Flight {
+        Flight {
+            flat: [0; FLAT_MAX],
+            window: Window::default(),
+            ack_due: false,
+            heard_at: 0,
+            resend_at: 0,
+            interval: 0,
+            resent: false,
+            working: false,
+        }
+    }
+
+    /// The flat block of this length, padded as on the wire.
+    #[inline]
+    pub fn flat(&self, len: u16) -> &[u8] {
+        &self.flat[..usize::from(len).next_multiple_of(8)]
+    }
 }
 
 impl Call {
-    /// The flat block, padded as on the wire.
-    #[inline]
-    pub fn flat(&self) -> &[u8] {
-        &self.flat[..usize::from(self.flat_len).next_multiple_of(8)]
-    }
-
     /// The deadline as what is left of it, in µs.
     #[inline]
     pub fn budget_us(&self, now: u64) -> u32 {
@@ -70,26 +97,41 @@ impl Call {
     }
 
     /// Goes to a session's slot.
-    pub fn open(&mut self, session: u32, id: u64, room: u32) {
+    pub fn open(&mut self, session: u32, id: u64, spec: MethodSpec, room: u32) {
         self.place = Place::Open { session, id };
-        self.window = Window::new(self.body_len, room);
+        self.spec = spec;
+        if let Some(flight) = &mut self.flight {
+            flight.window = Window::new(self.body_len, room);
+        }
+    }
+
+    /// Brings the deadline forward to what the method's transport allows from now on.
+    pub fn limit(&mut self, now: u64, spec: &MethodSpec) {
+        if spec.timeout_us != 0 {
+            let latest = now.saturating_add(u64::from(spec.timeout_us) * 1000);
+            self.deadline_ns = self.deadline_ns.min(latest);
+        }
     }
 
     /// Goes back to the queue as if nothing had been sent.
     pub fn requeue(&mut self) {
         self.place = Place::Queued;
-        self.window = Window::default();
         self.first_sent = 0;
-        self.resent = false;
         self.moves += 1;
+        if let Some(flight) = &mut self.flight {
+            (flight.window, flight.resent) = (Window::default(), false);
+        }
     }
 
-    /// When its timer has to go off.
+    /// When its timer has to go off. An unreliable call without a deadline waits for `patience`.
     #[inline]
-    pub fn due_at(&self) -> u64 {
-        match self.place {
-            Place::Open { .. } if self.first_sent != 0 => self.deadline_ns.min(self.resend_at),
-            _ => self.deadline_ns,
+    pub fn due_at(&self, patience: u64) -> u64 {
+        match (self.place, &self.flight) {
+            (Place::Queued, _) => self.deadline_ns,
+            _ if self.first_sent == 0 => self.deadline_ns,
+            (_, Some(flight)) => self.deadline_ns.min(flight.resend_at),
+            (_, None) if self.deadline_ns == u64::MAX => self.first_sent.saturating_add(patience),
+            (_, None) => self.deadline_ns,
         }
     }
 }
@@ -99,6 +141,9 @@ impl Call {
 pub(crate) struct Calls {
     entries: Vec<Call>,
     free: Vec<u32>,
+    /// For calls to come: as many as were ever in use at once.
+    #[expect(clippy::vec_box, reason = "they move between here and the calls without being copied")]
+    flights: Vec<Box<Flight>>,
     open: usize,
 }
 
@@ -118,8 +163,9 @@ impl Calls {
         };
         self.open += 1;
         let entry = &mut self.entries[position];
-        let mut block = [0; FLAT_MAX];
-        block[..flat.len()].copy_from_slice(flat);
+        let mut flight = self.flights.pop().unwrap_or_else(|| Box::new(Flight::new()));
+        *flight = Flight::new();
+        flight.flat[..flat.len()].copy_from_slice(flat);
         let Call { key, timer, .. } = *entry;
         *entry = Call {
             key: key.wrapping_add(USE),
@@ -129,8 +175,8 @@ impl Calls {
             layout,
             deadline_ns,
             body_len,
-            flat: block,
             flat_len: flat.len() as u16,
+            flight: Some(flight),
             ..Call::blank(timer)
         };
         entry.key
@@ -146,9 +192,17 @@ impl Calls {
     pub fn remove(&mut self, key: u64) {
         if let Some(call) = self.get_mut(key) {
             call.key = call.key.wrapping_add(USE);
+            let flight = call.flight.take();
+            self.flights.extend(flight);
             self.free.push(key as u32);
             self.open -= 1;
         }
+    }
+
+    /// Takes note that a call will never be sent (again).
+    pub fn land(&mut self, key: u64) {
+        let flight = self.get_mut(key).and_then(|call| call.flight.take());
+        self.flights.extend(flight);
     }
 
     /// The key of the call that uses a position now: what a timer knows.
@@ -184,21 +238,15 @@ impl Call {
             layout: 0,
             deadline_ns: 0,
             body_len: 0,
-            flat: [0; FLAT_MAX],
             flat_len: 0,
-            window: Window::default(),
-            response: None,
             ready: false,
-            ack_due: false,
-            first_sent: 0,
-            heard_at: 0,
-            resend_at: 0,
-            interval: 0,
-            resent: false,
-            working: false,
             moves: 0,
+            spec: MethodSpec::default(),
+            first_sent: 0,
             last: (0, 0),
             timer,
+            response: None,
+            flight: None,
         }
     }
 }

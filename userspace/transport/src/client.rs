@@ -20,6 +20,8 @@ pub(crate) struct Client {
     handshake: Option<Handshake>,
     /// Takes no new calls.
     pub closing: bool,
+    /// The server is to hear of its end.
+    pub goodbye: bool,
     /// Per slot used so far: the last call id given out and, while it is open, the call's key.
     slots: Vec<(u64, Option<u64>)>,
     /// A bit per slot without a call.
@@ -37,6 +39,7 @@ impl Client {
             link,
             handshake: Some(handshake),
             closing: false,
+            goodbye: false,
             slots,
             free,
             open: 0,
@@ -135,28 +138,33 @@ impl Transport {
         let Some(call) = self.calls.get_mut(key) else { return Ok(()) };
         let Place::Open { session: index, id } = call.place else { return Ok(()) };
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
-        if call.ack_due {
+        let budget_us = call.budget_us(now);
+        let Some(flight) = call.flight.as_deref_mut() else { return Ok(()) };
+        if flight.ack_due {
             if let Some(assembly) = &call.response {
                 session.signer.send_ack(session.peer, id, FLAG_OF_RESPONSE, &assembly.ack(), out)?;
                 self.counters.acks_sent += 1;
             }
-            call.ack_due = false;
+            flight.ack_due = false;
         }
-        while let Some(fragment) = call.window.due().filter(|_| now < call.deadline_ns) {
-            let range = call.window.range(fragment);
+        let reliable = call.spec.is_reliable();
+        while now < call.deadline_ns
+            && let Some(fragment) = if reliable { flight.window.due() } else { flight.window.unsent() }
+        {
+            let range = flight.window.range(fragment);
             let first = fragment == 0;
             let mut header = Header {
                 flat_len: if first { call.flat_len } else { 0 },
                 method: call.method,
                 call: id,
-                message_len: call.window.length(),
+                message_len: flight.window.length(),
                 fragment: fragment as u16,
-                fragments: call.window.fragments() as u16,
-                deadline_us: call.budget_us(now),
+                fragments: flight.window.fragments() as u16,
+                deadline_us: budget_us,
                 layout: call.layout,
                 ..Header::new(Kind::Request)
             };
-            let flat = if first { call.flat() } else { &[] };
+            let flat = if first { flight.flat(call.flat_len) } else { &[] };
             session.signer.sign(&mut header, flat);
             let body = if range.is_empty() {
                 Body::Empty
@@ -167,20 +175,31 @@ impl Transport {
             session.signer.sent();
             self.counters.packets_sent += 1;
             call.last = (header.sequence, header.tag);
-            if call.window.sent(fragment, now) {
-                call.resent = true;
+            if flight.window.sent(fragment, now) {
+                flight.resent = true;
                 self.counters.packets_resent += 1;
             }
             if call.first_sent == 0 {
-                (call.first_sent, call.heard_at) = (now.max(1), now);
-                call.interval =
+                (call.first_sent, flight.heard_at) = (now.max(1), now);
+                flight.interval =
                     session.round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
             }
-            call.resend_at = now.saturating_add(call.interval);
+            flight.resend_at = now.saturating_add(flight.interval);
         }
         call.ready = false;
-        self.timers.set(call.timer, call.due_at());
+        let sent_once = !reliable && call.first_sent != 0;
+        if sent_once {
+            self.calls.land(key);
+        }
+        self.reset_timer(key);
         Ok(())
+    }
+
+    /// Sets a call's timer to what it waits for next.
+    fn reset_timer(&mut self, key: u64) {
+        if let Some(call) = self.calls.get_mut(key) {
+            self.timers.set(call.timer, call.due_at(self.config.dead_ns));
+        }
     }
 
     /// A response, or a fragment of one.
@@ -195,7 +214,8 @@ impl Transport {
         let client = session.client().ok_or(Reason::WrongKind)?;
         let Some(key) = client.call(header.call) else {
             // Its server waits for an ack if the response is long: whoever has ended the call has no use for more.
-            if header.fragments > 1 && client.has_ended(header.call) {
+            let ended = header.fragments > 1 && client.has_ended(header.call);
+            if ended && session.spec(header.method).is_reliable() {
                 self.outbox.push_stateless(Ready::Finished(header.session, header.call, header.fragments));
             }
             return Err(Reason::StaleCall);
@@ -207,7 +227,11 @@ impl Transport {
         if header.fragments > 1 {
             return self.on_response_fragment(now, key, packet, sink);
         }
-        if !call.resent && !call.working && call.window.fragments() == 1 {
+        if let Some(flight) = &call.flight
+            && !flight.resent
+            && !flight.working
+            && flight.window.fragments() == 1
+        {
             session.round_trip.sample(now.saturating_sub(call.first_sent));
         }
         let (token, status) = (call.token, Code::from_wire(header.status));
@@ -232,23 +256,26 @@ impl Transport {
             None => call.response.insert(self.pool.open(packet, &mut session.reassembling, now)?),
         };
         let whole = assembly.add(packet, now)?;
-        call.heard_at = now;
-        call.window.finish();
         if !whole {
-            call.ack_due = true;
+            let Some(flight) = call.flight.as_deref_mut() else { return Ok(()) };
+            flight.heard_at = now;
+            flight.window.finish();
+            flight.ack_due = true;
             // From here on the server retransmits; asking again is for when it has vanished.
-            call.interval = self.config.probe_ns;
-            call.resend_at = now.saturating_add(call.interval);
-            let (timer, due_at) = (call.timer, call.due_at());
-            self.timers.set(timer, due_at);
+            flight.interval = self.config.probe_ns;
+            flight.resend_at = now.saturating_add(flight.interval);
+            self.reset_timer(key);
             self.make_ready(key);
             return Ok(());
         }
+        let acknowledged = call.spec.is_reliable();
         let (token, status) = (call.token, Code::from_wire(assembly.status));
         let verdict = Verdict::Peer { by_engine: assembly.flags & FLAG_ENGINE != 0 };
         let (layout, flat, body) = (assembly.layout, assembly.flat(), assembly.body());
         sink(Event::Response { token, status, layout, flat, body, verdict });
-        self.outbox.push_stateless(Ready::Finished(header.session, header.call, header.fragments));
+        if acknowledged {
+            self.outbox.push_stateless(Ready::Finished(header.session, header.call, header.fragments));
+        }
         self.end_call(now, key);
         Ok(())
     }
@@ -280,23 +307,25 @@ impl Transport {
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let key = session.client().and_then(|client| client.call(header.call)).ok_or(Reason::StaleCall)?;
         let call = self.calls.get_mut(key).filter(|call| call.first_sent != 0).ok_or(Reason::StaleCall)?;
-        call.heard_at = now;
-        let (news, measured) = call.window.acknowledge(&ack, now);
+        let flight = call.flight.as_deref_mut().ok_or(Reason::StaleCall)?;
+        flight.heard_at = now;
+        let (news, measured) = flight.window.acknowledge(&ack, now);
         if let Some(round_trip) = measured {
             session.round_trip.sample(round_trip);
         }
         if header.flags & FLAG_WORKING != 0 {
-            call.working = true;
-            call.window.finish();
-            call.interval = self.config.probe_ns;
+            flight.working = true;
+            flight.window.finish();
+            flight.interval = self.config.probe_ns;
         } else if news {
-            call.interval = session.round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
+            flight.interval = session.round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
         }
-        if news || call.working {
-            call.resend_at = now.saturating_add(call.interval);
-            self.timers.set(call.timer, call.due_at());
+        let due = flight.window.due().is_some();
+        if news || flight.working {
+            flight.resend_at = now.saturating_add(flight.interval);
+            self.reset_timer(key);
         }
-        if call.window.due().is_some() {
+        if due {
             self.make_ready(key);
         }
         Ok(())
@@ -316,7 +345,9 @@ impl Transport {
             );
         }
         let Place::Open { session: index, .. } = call.place else { return };
-        if now.saturating_sub(call.heard_at) >= self.config.dead_ns {
+        // An unreliable call's timer goes off when it has waited for long enough.
+        let heard_at = call.flight.as_ref().map_or(0, |flight| flight.heard_at);
+        if now.saturating_sub(heard_at) >= self.config.dead_ns {
             let silent = self.table.get_mut(index).map_or(0, |session| now.saturating_sub(session.heard_at));
             if silent >= self.config.dead_ns {
                 self.retire_client(index, "the peer has gone silent");
@@ -325,14 +356,15 @@ impl Transport {
             self.send_cancel(key);
             return self.fail_call(now, key, Code::Unavailable, "the peer does not answer");
         }
-        call.window.lost();
-        if call.working || call.response.is_some() {
-            call.interval = self.config.probe_ns;
+        let Some(flight) = call.flight.as_deref_mut() else { return };
+        flight.window.lost();
+        if flight.working || call.response.is_some() {
+            flight.interval = self.config.probe_ns;
         } else {
-            call.interval = call.interval.saturating_mul(2).min(self.config.rto_max_ns);
+            flight.interval = flight.interval.saturating_mul(2).min(self.config.rto_max_ns);
         }
-        call.resend_at = now.saturating_add(call.interval);
-        self.timers.set(call.timer, call.due_at());
+        flight.resend_at = now.saturating_add(flight.interval);
+        self.reset_timer(key);
         self.make_ready(key);
     }
 
@@ -375,8 +407,11 @@ impl Transport {
     pub(crate) fn free_slot(&mut self, now: u64, index: u32, id: u64) {
         let Some(client) = self.table.get_mut(index).and_then(Session::client) else { return };
         client.free_slot(id);
-        let (link, over) = (client.link, client.closing && client.open == 0);
-        if over {
+        let (link, goodbye) = (client.link, client.goodbye);
+        if client.closing && client.open == 0 {
+            if goodbye {
+                self.say_goodbye(index);
+            }
             self.drop_session(index, "");
         }
         self.pump(now, link);

@@ -4,15 +4,19 @@
 use crate::calls::{Call, Place};
 use crate::client::Client;
 use crate::event::*;
-use crate::handshake::{Challenge, Hello, Terms, Welcome, same};
+use crate::handshake::{Challenge, HELLO_MAX, Hello, Terms, VERSION, Welcome, entries, put_specs, same};
 use crate::outbox::Ready;
 use crate::session::{End, Session};
+use crate::specs::{Malformed, Specs};
 use crate::timers::Owner;
 use crate::transport::{Pending, Transport};
+use crate::window::fragments;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use tollfree_wire::frame::Peer;
-use tollfree_wire::header::{FLAT_MAX, HEADER_LEN, Header, MESSAGE_MAX};
+use tollfree_wire::header::{FLAG_OF_RESPONSE, FLAT_MAX, HEADER_LEN, Header, MESSAGE_MAX};
 use tollfree_wire::session::Role;
+use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Kind, Packet, Reason};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -20,6 +24,8 @@ use zerocopy::{FromBytes, IntoBytes};
 pub(crate) const PAYLOAD_MIN: usize = 512;
 /// Sessions a call may move through before something else must be wrong than a forgetful server.
 const MOVES_MAX: u8 = 3;
+/// Fragments of one message of an unreliable method: they leave at once, and nobody says what has arrived.
+pub(crate) const UNRELIABLE_FRAGMENTS: u32 = 32;
 
 /// The way to one peer.
 #[derive(Debug, Default)]
@@ -101,10 +107,11 @@ impl Transport {
             );
             return CallHandle(key);
         }
-        if call.deadline_ns != u64::MAX
-            && let Some(call) = self.calls.get_mut(key)
-        {
-            self.timers.set(call.timer, call.deadline_ns);
+        if let Some(call) = self.calls.get_mut(key) {
+            call.limit(now, &self.specs.of(call.method).unwrap_or_default());
+            if call.deadline_ns != u64::MAX {
+                self.timers.set(call.timer, call.deadline_ns);
+            }
         }
         self.links.get_mut(link).queue.push_back(key);
         self.pump(now, link);
@@ -123,13 +130,24 @@ impl Transport {
             };
             let Some(index) = link.session else { return self.connect(now, link_id) };
             let Some(session) = self.table.get_mut(index).filter(|session| session.is_open()) else { return };
-            let payload = session.payload;
+            let room = session.payload - HEADER_LEN - usize::from(call.flat_len).next_multiple_of(8);
+            let spec = match carriage(&session.specs, call, room as u32) {
+                Ok(spec) => spec,
+                Err((status, why)) => {
+                    link.queue.pop_front();
+                    self.fail_call(now, key, status, why);
+                    continue;
+                }
+            };
             let Some(client) = session.client() else { return };
             let Some(id) = client.take_slot(key, now) else { return };
-            let room = payload - HEADER_LEN - call.flat().len();
-            call.open(index, id, room as u32);
+            call.open(index, id, spec, room as u32);
+            call.limit(now, &spec);
             call.ready = true;
             link.queue.pop_front();
+            if call.deadline_ns != u64::MAX {
+                self.timers.set(call.timer, call.deadline_ns);
+            }
             self.outbox.push(Ready::Call(key));
         }
     }
@@ -181,12 +199,20 @@ impl Transport {
             cookie: handshake.cookie.unwrap_or_default(),
             proof: [0; 32],
             max_payload: self.config.max_payload as u32,
-            padding: [0; 164],
+            versions: [VERSION; 2],
+            specs: 0,
+            padding: [0; 158],
         };
+        let mut message = [0; HELLO_MAX];
+        let mut end = size_of::<Hello>();
+        // Before the challenge nobody reads more than it takes to make one.
         if handshake.cookie.is_some() {
-            hello.proof = self.secrets.hello_proof(&hello);
+            end = put_specs(&mut message, end, &self.specs);
+            hello.specs = self.specs.entries().len() as u16;
+            hello.proof = self.secrets.hello_proof(&hello, &message[size_of::<Hello>()..end]);
         }
-        send_handshake(peer, Kind::Hello, 0, hello.as_bytes(), out)?;
+        message[..size_of::<Hello>()].copy_from_slice(hello.as_bytes());
+        send_handshake(peer, Kind::Hello, 0, &message[..end], out)?;
         self.counters.packets_sent += 1;
         handshake.hellos += 1;
         handshake.sent_at = (handshake.hellos == 1).then_some(now);
@@ -212,7 +238,7 @@ impl Transport {
     }
 
     pub(crate) fn on_welcome(&mut self, now: u64, from: Peer, packet: &Packet<'_>) -> Result<(), Reason> {
-        let welcome = Welcome::read_from_bytes(packet.body).map_err(|_| Reason::BadHandshake)?;
+        let (welcome, rest) = Welcome::read_from_prefix(packet.body).map_err(|_| Reason::BadHandshake)?;
         let index = packet.header.session;
         let session =
             self.table.get_mut(index).filter(|session| session.peer == from).ok_or(Reason::BadHandshake)?;
@@ -221,10 +247,19 @@ impl Transport {
         let handshake = client.handshake().ok_or(Reason::BadHandshake)?;
         let payload = (welcome.max_payload as usize).min(self.config.max_payload);
         if handshake.nonce != welcome.nonce
-            || !same(&welcome.proof, &self.secrets.welcome_proof(&welcome, index))
-            || welcome.session == 0
-            || payload < PAYLOAD_MIN
+            || !same(&welcome.proof, &self.secrets.welcome_proof(&welcome, index, rest))
         {
+            return Err(Reason::BadHandshake);
+        }
+        if welcome.version != VERSION {
+            let why = "the peer speaks no version of the transport that this host does";
+            self.drop_session(index, why);
+            self.fail_queue(now, link, Code::FailedPrecondition, why);
+            return Ok(());
+        }
+        let agreed =
+            Specs::agreed(&entries(rest, welcome.specs)?).map_err(|Malformed| Reason::BadHandshake)?;
+        if welcome.session == 0 || payload < PAYLOAD_MIN {
             return Err(Reason::BadHandshake);
         }
         if let Some(sent_at) = handshake.sent_at {
@@ -239,6 +274,7 @@ impl Transport {
         let idle_ns = u64::from(welcome.idle_ms) * 1_000_000;
         session.payload = payload;
         session.heard_at = now;
+        session.specs = if agreed == *self.specs { self.specs.clone() } else { Arc::new(agreed) };
         let guard = session.open(Role::Client, welcome.session, self.secrets.key(&terms));
         if let Some(client) = session.client() {
             client.opened(now, idle_ns);
@@ -276,8 +312,11 @@ impl Transport {
                 self.say_goodbye(index);
                 self.drop_session(index, "idle");
             }
-            // Its calls keep it busy; looked at again later.
-            Some(_) => self.timers.set(timer, now + self.config.dead_ns.max(1)),
+            // Its calls keep it busy: the server must not take their silence for its end. Looked at again later.
+            Some(_) => {
+                self.keep_alive(index);
+                self.timers.set(timer, now + self.config.dead_ns.max(1));
+            }
             None => {}
         }
     }
@@ -300,6 +339,31 @@ impl Transport {
         self.pending.push_back(Pending::Down(peer, why));
     }
 
+    /// Says that this end is there. An acknowledgement of no call means nothing else.
+    fn keep_alive(&mut self, index: u32) {
+        let Some(session) = self.table.get_mut(index) else { return };
+        let header = session.packet(Kind::Ack, |header| header.flags = FLAG_OF_RESPONSE);
+        self.outbox.push(Ready::Packet(session.peer, header));
+    }
+
+    /// New calls go to a new session that is carried as its ends want it now; calls under way end on this one.
+    pub(crate) fn renew_client(&mut self, now: u64, index: u32, why: &'static str) {
+        let Some(session) = self.table.get_mut(index) else { return };
+        let open = session.is_open();
+        let Some(client) = session.client() else { return };
+        let (link, calls) = (client.link(), client.open());
+        client.goodbye = open;
+        if !open {
+            self.drop_session(index, why);
+        } else {
+            if calls == 0 {
+                self.say_goodbye(index);
+            }
+            self.retire_client(index, why);
+        }
+        self.pump(now, link);
+    }
+
     /// A peer says that it does not know a session. Believed only of the call whose last packet it proves to answer:
     /// that packet was not taken, so that a call sent once has not run and may be sent to a new session. The reset's
     /// method is the unknown session's index; 0 where whoever answers does not say.
@@ -318,13 +382,19 @@ impl Transport {
             return Err(Reason::StaleCall);
         }
         self.counters.resets_believed += 1;
-        let may_have_run = call.resent || call.working || call.response.is_some() || call.moves >= MOVES_MAX;
+        let why_not = match &call.flight {
+            None => Some("the peer forgot the session, and an unreliable call is not sent again"),
+            Some(flight)
+                if flight.resent || flight.working || call.response.is_some() || call.moves >= MOVES_MAX =>
+            {
+                Some("the peer forgot the session; the call may or may not have run")
+            }
+            Some(_) => None,
+        };
         self.retire_client(index, "the peer does not know it");
-        if may_have_run {
-            let why = "the peer forgot the session; the call may or may not have run";
-            self.fail_call(now, key, Code::Unavailable, why);
-        } else {
-            self.requeue(now, key);
+        match why_not {
+            Some(why) => self.fail_call(now, key, Code::Unavailable, why),
+            None => self.requeue(now, key),
         }
         self.pump(now, link_id);
         Ok(())
@@ -374,6 +444,20 @@ impl Transport {
         self.links.get_mut(link).queue.push_front(key);
         self.free_slot(now, session, id);
     }
+}
+
+/// How a session carries a call, or why it cannot.
+fn carriage(specs: &Specs, call: &Call, room: u32) -> Result<MethodSpec, (Code, &'static str)> {
+    let Some(spec) = specs.of(call.method) else {
+        let why = "the peer cannot carry this method as this host's transport block asks; it may run an older version";
+        return Err((Code::FailedPrecondition, why));
+    };
+    if !spec.is_reliable() && fragments(call.body_len, room) > UNRELIABLE_FRAGMENTS {
+        let why =
+            "the request is too long for an unreliable method; make it reliable() in the transport block";
+        return Err((Code::ResourceExhausted, why));
+    }
+    Ok(spec)
 }
 
 /// Sends a handshake packet: header and body, no session, no tag.

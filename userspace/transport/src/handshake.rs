@@ -1,9 +1,13 @@
 //! Handshake messages and what makes them trustworthy: cookies, nonces, proofs, keys. All of it is HMAC-SHA256 under
 //! different labels. Which state follows from a message is said in `connect` (client) and `accept` (server).
 
+use crate::specs::Specs;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
+use tollfree_wire::Reason;
 use tollfree_wire::frame::Peer;
+use tollfree_wire::header::HEADER_LEN;
+use tollfree_wire::spec::{SPECS_MAX, SpecEntry};
 use tollfree_wire::tag::Key;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -26,8 +30,12 @@ pub(crate) struct Hello {
     pub proof: [u8; 32],
     /// Bytes of base header, flat block and body that fit the client's packets.
     pub max_payload: u32,
+    /// The lowest and the highest version of the transport that the client speaks.
+    pub versions: [u16; 2],
+    /// How many [`SpecEntry`]s follow: the methods that the client's transport block names.
+    pub specs: u16,
     /// Zero.
-    pub padding: [u8; 164],
+    pub padding: [u8; 158],
 }
 
 /// A server's answer to a hello without a good cookie. The server has kept nothing.
@@ -56,13 +64,49 @@ pub(crate) struct Welcome {
     pub idle_ms: u32,
     /// Bytes of base header, flat block and body that fit the server's packets.
     pub max_payload: u32,
+    /// The version that the session speaks; 0: none that the client speaks, and there is no session.
+    pub version: u16,
+    /// How many [`SpecEntry`]s follow: all methods that either end names, as they will be carried.
+    pub specs: u16,
+    /// Zero.
+    pub reserved: u32,
     /// Proves the shared secret.
     pub proof: [u8; 32],
 }
 
 // 256 bytes of hello are the contract with the XDP program and with the amplification bound.
 const _: () =
-    assert!(size_of::<Hello>() == 256 && size_of::<Welcome>() == 80 && size_of::<Challenge>() == 48);
+    assert!(size_of::<Hello>() == 256 && size_of::<Welcome>() == 88 && size_of::<Challenge>() == 48);
+
+/// The version of the transport spoken here.
+pub(crate) const VERSION: u16 = 1;
+/// The longest hello and the longest welcome.
+pub(crate) const HELLO_MAX: usize = size_of::<Hello>() + SPECS_MAX * size_of::<SpecEntry>();
+pub(crate) const WELCOME_MAX: usize = size_of::<Welcome>() + 2 * SPECS_MAX * size_of::<SpecEntry>();
+// Both cross the narrowest path that IPv6 allows: 1280 bytes with IP and UDP headers.
+const _: () = assert!(HEADER_LEN + HELLO_MAX <= 1232 && HEADER_LEN + WELCOME_MAX <= 1232);
+
+/// Writes specs behind a handshake message that ends at `end`; returns where they end.
+pub(crate) fn put_specs(message: &mut [u8], mut end: usize, specs: &Specs) -> usize {
+    for entry in specs.entries() {
+        if let Some(place) = message[end..].first_chunk_mut::<{ size_of::<SpecEntry>() }>() {
+            place.copy_from_slice(entry.as_bytes());
+            end += place.len();
+        }
+    }
+    end
+}
+
+/// The entries behind a handshake message that announces `count` of them. Allocates: for messages that are proven.
+pub(crate) fn entries(rest: &[u8], count: u16) -> Result<Vec<SpecEntry>, Reason> {
+    let (entries, []) = rest.as_chunks::<{ size_of::<SpecEntry>() }>() else {
+        return Err(Reason::BadHandshake);
+    };
+    if entries.len() != usize::from(count) {
+        return Err(Reason::BadHandshake);
+    }
+    Ok(entries.iter().map(|bytes| zerocopy::transmute!(*bytes)).collect())
+}
 
 /// The keys of one transport.
 pub(crate) struct Secrets {
@@ -114,17 +158,31 @@ impl Secrets {
     }
 
     /// What a hello with a cookie proves the shared secret with.
-    pub fn hello_proof(&self, hello: &Hello) -> [u8; 32] {
-        let Hello { session, epoch, nonce, cookie, proof: _, max_payload, padding: _ } = hello;
+    /// `specs` is what follows it.
+    pub fn hello_proof(&self, hello: &Hello, specs: &[u8]) -> [u8; 32] {
+        let Hello { session, epoch, nonce, cookie, proof: _, max_payload, versions, specs: _, padding: _ } =
+            hello;
         let numbers = [*session, *epoch, *max_payload];
-        hash(&self.shared, &[b"hello", nonce, cookie, numbers.as_bytes()])
+        hash(&self.shared, &[b"hello", nonce, cookie, numbers.as_bytes(), versions.as_bytes(), specs])
     }
 
     /// What a welcome proves the shared secret with.
-    pub fn welcome_proof(&self, welcome: &Welcome, client_index: u32) -> [u8; 32] {
-        let Welcome { nonce, server_nonce, session, epoch, idle_ms, max_payload, proof: _ } = welcome;
-        let numbers = [client_index, *session, *epoch, *idle_ms, *max_payload];
-        hash(&self.shared, &[b"welcome", nonce, server_nonce, numbers.as_bytes()])
+    /// `specs` is what follows it.
+    pub fn welcome_proof(&self, welcome: &Welcome, client_index: u32, specs: &[u8]) -> [u8; 32] {
+        let Welcome {
+            nonce,
+            server_nonce,
+            session,
+            epoch,
+            idle_ms,
+            max_payload,
+            version,
+            specs: _,
+            reserved: _,
+            proof: _,
+        } = welcome;
+        let numbers = [client_index, *session, *epoch, *idle_ms, *max_payload, u32::from(*version)];
+        hash(&self.shared, &[b"welcome", nonce, server_nonce, numbers.as_bytes(), specs])
     }
 
     /// The session's key.
@@ -183,7 +241,9 @@ mod tests {
             cookie,
             proof: [0; 32],
             max_payload: 1472,
-            padding: [0; 164],
+            versions: [VERSION; 2],
+            specs: 0,
+            padding: [0; 158],
         };
         assert!(secrets.is_ours(0, from, &hello));
         assert!(secrets.is_ours(COOKIE_BUCKET_NS, from, &hello));
@@ -191,6 +251,8 @@ mod tests {
         assert!(!secrets.is_ours(0, Peer { port: 7401, ..from }, &hello), "another sender");
         assert!(!secrets.is_ours(0, from, &Hello { session: 6, ..hello }), "another attempt");
         assert!(!Secrets::new(&[8; 32], b"").is_ours(0, from, &hello), "another server");
-        assert_ne!(Secrets::new(&[7; 32], b"psk").hello_proof(&hello), secrets.hello_proof(&hello));
+        let proof = secrets.hello_proof(&hello, &[]);
+        assert_ne!(Secrets::new(&[7; 32], b"psk").hello_proof(&hello, &[]), proof);
+        assert_ne!(secrets.hello_proof(&hello, &[1]), proof, "specs are covered");
     }
 }

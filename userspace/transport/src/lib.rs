@@ -29,6 +29,7 @@ mod reply;
 mod rtt;
 mod server;
 mod session;
+mod specs;
 mod timers;
 mod transport;
 mod window;

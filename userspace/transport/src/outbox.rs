@@ -24,6 +24,10 @@ pub(crate) enum Ready {
     Welcome(u32),
     /// A challenge to a hello.
     Challenge { to: Peer, session: u32, epoch: u32, nonce: [u8; 16] },
+    /// The word that there is no session, as the versions differ.
+    Incompatible { to: Peer, session: u32, nonce: [u8; 16] },
+    /// The wish for another session instead of this one.
+    Renew(u32),
     /// A header-only packet, sealed.
     Packet(Peer, Header),
     /// Like [`Ready::Packet`], answering a packet of no session.
@@ -32,7 +36,10 @@ pub(crate) enum Ready {
 
 impl Ready {
     fn is_stateless(&self) -> bool {
-        matches!(self, Ready::Challenge { .. } | Ready::Reset(..) | Ready::Finished(..))
+        matches!(
+            self,
+            Ready::Challenge { .. } | Ready::Incompatible { .. } | Ready::Reset(..) | Ready::Finished(..)
+        )
     }
 }
 

@@ -1,15 +1,53 @@
 //! Replies: keeping or sourcing them, sending them, sending them again.
 
+use crate::connect::UNRELIABLE_FRAGMENTS;
 use crate::event::*;
 use crate::outbox::Ready;
 use crate::server::{State, slot_of};
 use crate::session::{End, Session};
 use crate::timers::Owner;
-use crate::transport::Transport;
-use crate::window::{Ack, Window};
+use crate::transport::{Pending, Transport};
+use crate::window::{Ack, Window, fragments};
 use tollfree_wire::header::{FLAG_ENGINE, FLAG_WORKING, FLAT_MAX, HEADER_LEN, Header, MESSAGE_MAX};
 use tollfree_wire::{Code, Kind, Packet, Reason};
 use zerocopy::FromBytes;
+
+/// An answer that is being sent, or may have to be sent again.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    status: u8,
+    by_engine: bool,
+    layout: u32,
+    flat_len: u16,
+    /// The padded flat block and, when it fits one packet, the body.
+    bytes: Vec<u8>,
+    pub token: u64,
+    pub window: Window,
+    pub heard_at: u64,
+    interval: u64,
+}
+
+/// Answers for calls to come, with the memory they once took.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "they move between here and the slots without being copied")]
+pub(crate) struct Replies(Vec<Box<Kept>>);
+
+/// Answers kept in [`Replies`]: what a burst took beyond them goes back to the allocator.
+const SPARE_REPLIES: usize = 1024;
+
+impl Replies {
+    fn take(&mut self) -> Box<Kept> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Takes back what a slot no longer needs.
+    #[inline]
+    pub fn free(&mut self, reply: Option<Box<Kept>>) {
+        if self.0.len() < SPARE_REPLIES {
+            self.0.extend(reply);
+        }
+    }
+}
 
 impl Transport {
     /// Answers a call. False: the call is gone, or the reply impossible (over a limit; its caller is told), and nothing
@@ -24,28 +62,39 @@ impl Transport {
             return false;
         }
         let Reply { mut status, mut by_engine, layout, mut flat, mut body_len, token, copy_body } = reply;
-        let fits = flat.len() <= FLAT_MAX && body_len <= MESSAGE_MAX;
+        let span = flat.len().next_multiple_of(8);
+        let room = |span: usize| (payload - HEADER_LEN).saturating_sub(span) as u32;
+        let fits = flat.len() <= FLAT_MAX
+            && body_len <= MESSAGE_MAX
+            && (slot.reliable || fragments(body_len, room(span)) <= UNRELIABLE_FRAGMENTS);
         if !fits {
             (status, by_engine, flat, body_len) = (Code::ResourceExhausted, true, &[], 0);
         }
         let span = flat.len().next_multiple_of(8);
-        let room = payload - HEADER_LEN - span;
-        (slot.status, slot.by_engine, slot.layout) = (status as u8, by_engine, layout);
-        slot.flat_len = flat.len() as u16;
-        (slot.token, slot.heard_at) = (token, now);
-        slot.window = Window::new(body_len, room as u32);
-        slot.reply.clear();
-        slot.reply.extend_from_slice(flat);
-        slot.reply.resize(span, 0);
-        if slot.window.fragments() == 1 {
-            slot.reply.resize(span + body_len as usize, 0);
+        let kept = slot.reply.insert(self.replies.take());
+        let Kept { bytes, .. } = std::mem::take(&mut **kept);
+        **kept = Kept {
+            status: status as u8,
+            by_engine,
+            layout,
+            flat_len: flat.len() as u16,
+            bytes,
+            token,
+            window: Window::new(body_len, room(span)),
+            heard_at: now,
+            interval: 0,
+        };
+        kept.bytes.clear();
+        kept.bytes.extend_from_slice(flat);
+        kept.bytes.resize(span, 0);
+        if kept.window.fragments() == 1 {
+            kept.bytes.resize(span + body_len as usize, 0);
             if body_len > 0 {
-                copy_body(&mut slot.reply[span..]);
+                copy_body(&mut kept.bytes[span..]);
             }
             slot.state = State::Answered;
         } else {
             slot.state = State::Answering;
-            slot.interval = 0;
         }
         slot.ack_due = false;
         if !std::mem::replace(&mut slot.ready, true) {
@@ -93,45 +142,53 @@ impl Transport {
             }
             self.counters.acks_sent += 1;
         }
-        if !matches!(slot.state, State::Answered | State::Answering) {
+        let (State::Answered | State::Answering, Some(reply)) = (slot.state, slot.reply.as_deref_mut())
+        else {
             slot.ready = false;
             return Ok(());
-        }
-        let span = usize::from(slot.flat_len).next_multiple_of(8);
-        while let Some(fragment) = slot.window.due() {
-            let range = slot.window.range(fragment);
-            let (flat, inline) = slot.reply.split_at(span);
-            let (flat, flat_len) = if fragment == 0 { (flat, slot.flat_len) } else { (&[][..], 0) };
+        };
+        let span = usize::from(reply.flat_len).next_multiple_of(8);
+        while let Some(fragment) = if slot.reliable { reply.window.due() } else { reply.window.unsent() } {
+            let range = reply.window.range(fragment);
+            let (flat, inline) = reply.bytes.split_at(span);
+            let (flat, flat_len) = if fragment == 0 { (flat, reply.flat_len) } else { (&[][..], 0) };
             let mut header = Header {
-                flags: if slot.by_engine { FLAG_ENGINE } else { 0 },
-                status: slot.status,
+                flags: if reply.by_engine { FLAG_ENGINE } else { 0 },
+                status: reply.status,
                 flat_len,
                 method: slot.method,
                 call: slot.call,
-                message_len: slot.window.length(),
+                message_len: reply.window.length(),
                 fragment: fragment as u16,
-                fragments: slot.window.fragments() as u16,
-                layout: slot.layout,
+                fragments: reply.window.fragments() as u16,
+                layout: reply.layout,
                 ..Header::new(Kind::Response)
             };
             signer.sign(&mut header, flat);
             let body = match slot.state {
-                State::Answering => Body::Source { token: slot.token, range },
+                State::Answering => Body::Source { token: reply.token, range },
                 _ if inline.is_empty() => Body::Empty,
                 _ => Body::Inline(inline),
             };
             out(Transmit { to: *peer, header: &header, flat, body })?;
             signer.sent();
             self.counters.packets_sent += 1;
-            self.counters.packets_resent += u64::from(slot.window.sent(fragment, now));
+            self.counters.packets_resent += u64::from(reply.window.sent(fragment, now));
         }
         slot.ready = false;
-        if slot.state == State::Answering {
-            if slot.interval == 0 {
-                slot.interval = round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
+        if !slot.reliable {
+            // Nobody will ask for it again.
+            if std::mem::take(&mut slot.state) == State::Answering {
+                self.pending.push_back(Pending::Released(reply.token));
             }
+            self.replies.free(slot.reply.take());
+        } else if slot.state == State::Answering {
+            if reply.interval == 0 {
+                reply.interval = round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
+            }
+            let interval = reply.interval;
             let timer = *slot.timer.get_or_insert_with(|| self.timers.create(owner));
-            self.timers.set(timer, now.saturating_add(slot.interval));
+            self.timers.set(timer, now.saturating_add(interval));
         }
         Ok(())
     }
@@ -146,22 +203,23 @@ impl Transport {
         };
         let slot = server.find(header.call).filter(|slot| slot.state == State::Answering);
         let slot = slot.ok_or(Reason::StaleCall)?;
-        slot.heard_at = now;
-        let (news, measured) = slot.window.acknowledge(&ack, now);
+        let reply = slot.reply.as_deref_mut().ok_or(Reason::StaleCall)?;
+        reply.heard_at = now;
+        let (news, measured) = reply.window.acknowledge(&ack, now);
         if let Some(measured) = measured {
             round_trip.sample(measured);
         }
-        if slot.window.arrived_whole() {
+        if reply.window.arrived_whole() {
             self.retire_slot(header.session, slot_of(header.call));
             return Ok(());
         }
         if news {
-            slot.interval = round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
+            reply.interval = round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
             if let Some(timer) = slot.timer {
-                self.timers.set(timer, now.saturating_add(slot.interval));
+                self.timers.set(timer, now.saturating_add(reply.interval));
             }
         }
-        if slot.window.due().is_some() && !std::mem::replace(&mut slot.ready, true) {
+        if reply.window.due().is_some() && !std::mem::replace(&mut slot.ready, true) {
             self.outbox.push(Ready::Slot(header.session, slot_of(header.call)));
         }
         Ok(())
@@ -172,20 +230,22 @@ impl Transport {
         let dead_ns = self.config.dead_ns;
         let Some(server) = self.table.get_mut(index).and_then(Session::server) else { return };
         let Some(state) = server.slots.get_mut(usize::from(slot)) else { return };
-        let heard_at = state.request.as_ref().map_or(state.heard_at, |request| request.heard_at);
-        if !matches!(state.state, State::Assembling | State::Answering) {
-            return;
-        }
+        let reply = state.reply.as_deref_mut();
+        let heard_at = match (state.state, &state.request, &reply) {
+            (State::Assembling, Some(request), _) => request.heard_at,
+            (State::Answering, _, Some(reply)) => reply.heard_at,
+            _ => return,
+        };
         if now.saturating_sub(heard_at) >= dead_ns {
             return self.retire_slot(index, slot);
         }
         let Some(timer) = state.timer else { return };
-        if state.state == State::Assembling {
+        let Some(reply) = reply.filter(|_| state.state == State::Answering) else {
             return self.timers.set(timer, heard_at.saturating_add(dead_ns));
-        }
-        state.window.lost();
-        state.interval = state.interval.saturating_mul(2).min(self.config.rto_max_ns);
-        self.timers.set(timer, now.saturating_add(state.interval));
+        };
+        reply.window.lost();
+        reply.interval = reply.interval.saturating_mul(2).min(self.config.rto_max_ns);
+        self.timers.set(timer, now.saturating_add(reply.interval));
         if !std::mem::replace(&mut state.ready, true) {
             self.outbox.push(Ready::Slot(index, slot));
         }

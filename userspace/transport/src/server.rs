@@ -3,10 +3,10 @@
 use crate::event::*;
 use crate::outbox::Ready;
 use crate::reassembly::Assembly;
+use crate::reply::Kept;
 use crate::session::{End, Session};
 use crate::timers::{Owner, TimerId};
 use crate::transport::{Pending, Transport};
-use crate::window::Window;
 use tollfree_wire::header::{CALL_SLOTS, Header, NO_DEADLINE};
 use tollfree_wire::{Packet, Reason};
 
@@ -19,34 +19,33 @@ pub(crate) struct Server {
     pub epoch: u32,
     /// A welcome is in the outbox.
     pub welcoming: bool,
+    /// This host's transport block has changed since: the client is to open another session.
+    pub outdated: bool,
+    /// That wish is in the outbox.
+    pub renewing: bool,
     /// Up to the highest slot the client has used.
     pub slots: Vec<Slot>,
 }
 
-/// What the server knows of the last call in a slot.
+/// What the server knows of the last call in a slot. Of an unreliable call this is all, but for the time between its
+/// answer and the next [`Transport::transmit`].
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     /// Its id; 0: none yet.
     pub call: u64,
     pub state: State,
-    pub method: u32,
-    pub deadline_ns: u64,
+    /// Whether its method is.
+    pub reliable: bool,
     /// In the outbox.
     pub ready: bool,
     /// An ack of the request is due.
     pub ack_due: bool,
-    pub status: u8,
-    pub by_engine: bool,
-    pub layout: u32,
-    pub flat_len: u16,
-    /// The padded flat block and, when it fits one packet, the body. Keeps its memory for the slot's next reply.
-    pub reply: Vec<u8>,
-    pub token: u64,
-    pub window: Window,
+    pub method: u32,
+    pub deadline_ns: u64,
     pub request: Option<Box<Assembly>>,
-    pub heard_at: u64,
-    pub interval: u64,
     pub timer: Option<TimerId>,
+    /// The answer, from when it is given until nobody can ask for it any more.
+    pub reply: Option<Box<Kept>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +65,15 @@ pub(crate) enum State {
 
 impl Server {
     pub fn new(nonce: [u8; 16], server_nonce: [u8; 16], epoch: u32) -> Server {
-        Server { nonce, server_nonce, epoch, welcoming: false, slots: Vec::new() }
+        Server {
+            nonce,
+            server_nonce,
+            epoch,
+            welcoming: false,
+            outdated: false,
+            renewing: false,
+            slots: Vec::new(),
+        }
     }
 
     /// Calls without an answer, or whose answer is not acknowledged.
@@ -104,8 +111,10 @@ impl Transport {
     ) -> Result<(), Reason> {
         let &Packet { ref header, flat, body, .. } = packet;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
-        let peer = session.peer;
-        let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
+        let (peer, reliable) = (session.peer, session.spec(header.method).is_reliable());
+        let server = session.server().ok_or(Reason::WrongKind)?;
+        let outdated = server.outdated;
+        let slot = server.slot_mut(header.call);
         if header.call < slot.call {
             return Err(Reason::StaleCall);
         }
@@ -120,12 +129,15 @@ impl Transport {
             self.retire_slot(header.session, slot_of(header.call));
             self.drain(sink);
         }
+        if outdated {
+            self.ask_to_renew(header.session);
+        }
         if header.fragments > 1 {
             return self.on_first_fragment(now, packet, sink);
         }
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
-        slot.begin(now, header);
+        self.replies.free(slot.begin(now, header, reliable));
         if header.deadline_us == 0 {
             slot.state = State::Over;
             self.counters.requests_expired += 1;
@@ -156,8 +168,9 @@ impl Transport {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let assembly = self.pool.open(packet, &mut session.reassembling, now)?;
+        let reliable = session.spec(header.method).is_reliable();
         let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
-        slot.begin(now, header);
+        self.replies.free(slot.begin(now, header, reliable));
         slot.state = State::Assembling;
         slot.request = Some(assembly);
         let owner = Owner::Slot(header.session, slot_of(header.call));
@@ -178,8 +191,8 @@ impl Transport {
         let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
         let assembly = slot.request.as_mut().ok_or(Reason::StaleCall)?;
         let whole = assembly.add(packet, now)?;
-        slot.ack_due = true;
-        if !std::mem::replace(&mut slot.ready, true) {
+        slot.ack_due = slot.reliable;
+        if slot.reliable && !std::mem::replace(&mut slot.ready, true) {
             self.outbox.push(Ready::Slot(header.session, slot_of(header.call)));
         }
         if !whole {
@@ -215,16 +228,18 @@ impl Transport {
     fn on_repetition(&mut self, now: u64, header: &Header) -> Result<(), Reason> {
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
-        match slot.state {
-            State::Over | State::Assembling => return Err(Reason::StaleCall),
-            State::Running => slot.ack_due = true,
-            State::Answered => {
-                slot.window.nudge();
-                self.counters.replies_repeated += 1;
-            }
-            State::Answering => slot.window.nudge(),
+        if !slot.reliable {
+            return Err(Reason::DuplicateCall);
         }
-        slot.heard_at = now;
+        match (slot.state, slot.reply.as_deref_mut()) {
+            (State::Running, _) => slot.ack_due = true,
+            (State::Answered | State::Answering, Some(reply)) => {
+                self.counters.replies_repeated += u64::from(slot.state == State::Answered);
+                reply.window.nudge();
+                reply.heard_at = now;
+            }
+            _ => return Err(Reason::StaleCall),
+        }
         if !std::mem::replace(&mut slot.ready, true) {
             self.outbox.push(Ready::Slot(header.session, slot_of(header.call)));
         }
@@ -255,6 +270,7 @@ impl Transport {
         if let Some(pending) = slot.retire(index) {
             self.pending.push_back(pending);
         }
+        self.replies.free(slot.reply.take());
         if let Some(assembly) = slot.request.take() {
             self.pool.close(assembly, reassembling);
         }
@@ -272,6 +288,7 @@ impl Transport {
         };
         for slot in &mut server.slots {
             self.pending.extend(slot.retire(index));
+            self.replies.free(slot.reply.take());
             if let Some(assembly) = slot.request.take() {
                 self.pool.close(assembly, reassembling);
             }
@@ -303,7 +320,7 @@ impl Transport {
         if let Some(server) = session.server().filter(|_| silent >= dead_ns) {
             for slot in server.slots.iter_mut().filter(|slot| slot.state == State::Answered) {
                 slot.state = State::Over;
-                slot.reply = Vec::new();
+                self.replies.free(slot.reply.take());
             }
         }
         let idle_at = if idle_ns == 0 { u64::MAX } else { heard_at.saturating_add(idle_ns) };
@@ -312,25 +329,27 @@ impl Transport {
 }
 
 impl Slot {
-    /// A new call takes the slot.
-    fn begin(&mut self, now: u64, header: &Header) {
+    /// A new call takes the slot. Returns what was kept of the last one.
+    #[must_use]
+    fn begin(&mut self, now: u64, header: &Header, reliable: bool) -> Option<Box<Kept>> {
         self.call = header.call;
+        self.reliable = reliable;
         self.method = header.method;
-        self.heard_at = now;
         self.ack_due = false;
         self.deadline_ns = match header.deadline_us {
             NO_DEADLINE => u64::MAX,
             us => now.saturating_add(u64::from(us) * 1000),
         };
+        self.reply.take()
     }
 
     /// Its call is over; returns who has to know.
     fn retire(&mut self, session: u32) -> Option<Pending> {
         self.ack_due = false;
-        match std::mem::take(&mut self.state) {
-            State::Running => Some(Pending::Cancelled(IncomingCall { session, call: self.call })),
-            State::Answering => Some(Pending::Released(self.token)),
-            State::Over | State::Assembling | State::Answered => None,
+        match (std::mem::take(&mut self.state), &self.reply) {
+            (State::Running, _) => Some(Pending::Cancelled(IncomingCall { session, call: self.call })),
+            (State::Answering, Some(reply)) => Some(Pending::Released(reply.token)),
+            _ => None,
         }
     }
 }

@@ -4,11 +4,14 @@ use crate::client::Client;
 use crate::event::{Blocked, Body, Transmit};
 use crate::rtt::RoundTrip;
 use crate::server::Server;
+use crate::specs::Specs;
 use crate::timers::TimerId;
 use crate::window::Ack;
+use std::sync::Arc;
 use tollfree_wire::frame::{Address, Peer};
 use tollfree_wire::header::Header;
 use tollfree_wire::session::{Guard, Role, SESSION_SLOTS, place};
+use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::tag::{Key, tag};
 use tollfree_wire::{Cursor, Kind};
 use zerocopy::IntoBytes;
@@ -31,6 +34,8 @@ pub(crate) struct Session {
     /// Bytes reserved for messages under reassembly.
     pub reassembling: usize,
     pub timer: TimerId,
+    /// How its methods are carried. Shared by sessions that agreed on the same.
+    pub specs: Arc<Specs>,
     pub end: End,
 }
 
@@ -53,8 +58,15 @@ impl Session {
             round_trip: RoundTrip::default(),
             reassembling: 0,
             timer,
+            specs: Arc::default(),
             end,
         }
+    }
+
+    /// How a method is carried; reliably where that could not be agreed on and no call comes of it.
+    #[inline]
+    pub fn spec(&self, method: u32) -> MethodSpec {
+        self.specs.of(method).unwrap_or_default()
     }
 
     /// Whether both ends have agreed on it.

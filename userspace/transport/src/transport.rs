@@ -8,17 +8,23 @@ use crate::event::*;
 use crate::handshake::Secrets;
 use crate::outbox::{Outbox, Ready};
 use crate::reassembly::Pool;
+use crate::reply::Replies;
 use crate::session::{End, Session, Table};
+use crate::specs::Specs;
 use crate::timers::{Owner, Timers};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use tollfree_wire::frame::Peer;
-use tollfree_wire::header::{FLAG_CANCEL, FLAG_OF_RESPONSE, FLAG_RESET, Header};
+use tollfree_wire::header::{FLAG_CANCEL, FLAG_OF_RESPONSE, FLAG_RENEW, FLAG_RESET, Header};
 use tollfree_wire::session::Role;
+use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Cursor, Kind, Packet, Reason};
 
 /// All sessions of one engine.
 pub struct Transport {
     pub(crate) config: Config,
+    /// What this host's transport block names.
+    pub(crate) specs: Arc<Specs>,
     pub(crate) secrets: Secrets,
     pub(crate) table: Table,
     pub(crate) links: Links,
@@ -29,6 +35,7 @@ pub struct Transport {
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) pool: Pool,
+    pub(crate) replies: Replies,
     /// Events that came up where nobody could take them.
     pub(crate) pending: VecDeque<Pending>,
     pub(crate) changes: Vec<SessionChange>,
@@ -49,6 +56,7 @@ impl Transport {
     /// A transport without sessions.
     pub fn new(config: Config) -> Transport {
         Transport {
+            specs: Arc::default(),
             secrets: Secrets::new(&config.secret, &config.psk),
             table: Table::new(&config.secret),
             links: Links::default(),
@@ -58,10 +66,34 @@ impl Transport {
             timers: Timers::default(),
             outbox: Outbox::default(),
             pool: Pool::new(config.reassembly_bytes),
+            replies: Replies::default(),
             pending: VecDeque::new(),
             changes: Vec::new(),
             counters: Counters::default(),
             config,
+        }
+    }
+
+    /// Carries calls as this host's transport block says from now on. Sessions agreed on before take no new calls and
+    /// end with those they have, so that no call is carried in two ways.
+    pub fn set_specs(&mut self, now: u64, named: &[(u32, MethodSpec)]) {
+        let specs = Specs::new(named);
+        if specs == *self.specs {
+            return;
+        }
+        self.specs = Arc::new(specs);
+        let sessions: Vec<u32> = self.table.iter().map(|session| session.index).collect();
+        for index in sessions {
+            match self.table.get_mut(index).map(|session| &mut session.end) {
+                Some(End::Client(_)) => {
+                    self.renew_client(now, index, "this host's transport of its methods changed");
+                }
+                Some(End::Server(server)) => {
+                    server.outdated = true;
+                    self.ask_to_renew(index);
+                }
+                None => {}
+            }
         }
     }
 
@@ -114,6 +146,8 @@ impl Transport {
             (End::Server(_), Kind::Request) => self.on_request(now, packet, sink),
             (End::Client(_), Kind::Response) => self.on_response(now, packet, sink),
             (End::Client(_), Kind::Reject) => self.on_reject(now, header, sink),
+            // Of no call: the client keeps its session alive.
+            (End::Server(_), Kind::Ack) if header.call == 0 => Ok(()),
             (End::Server(_), Kind::Ack) if header.flags & FLAG_OF_RESPONSE != 0 => {
                 self.on_reply_ack(now, packet)
             }
@@ -122,6 +156,10 @@ impl Transport {
             }
             (End::Server(_), Kind::Close) => {
                 self.drop_session(header.session, "the client closed it");
+                Ok(())
+            }
+            (End::Client(_), Kind::Close) if header.flags & FLAG_RENEW != 0 => {
+                self.renew_client(now, header.session, "the server's transport of its methods changed");
                 Ok(())
             }
             (End::Client(_), Kind::Close) => {
@@ -162,6 +200,8 @@ impl Transport {
                 Ready::Challenge { to, session, epoch, nonce } => {
                     self.send_challenge(now, to, (session, epoch, nonce), out)
                 }
+                Ready::Incompatible { to, session, nonce } => self.send_incompatible(to, session, nonce, out),
+                Ready::Renew(session) => self.send_renew(session, out),
                 Ready::Packet(to, header) | Ready::Reset(to, header) => {
                     count(Transmit { to, header: &header, flat: &[], body: Body::Empty })
                 }

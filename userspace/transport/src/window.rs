@@ -63,7 +63,13 @@ impl Window {
         }
     }
 
-    /// Takes note that the fragment from [`Window::due`] was sent. True if it was not its first time.
+    /// The fragment to send now, if each is sent once and nobody says which have arrived.
+    #[inline]
+    pub fn unsent(&self) -> Option<u32> {
+        (self.next < self.fragments).then_some(self.next)
+    }
+
+    /// Takes note that the fragment from [`Window::due`] or [`Window::unsent`] was sent. True if it was not its first time.
     #[inline]
     pub fn sent(&mut self, fragment: u32, now: u64) -> bool {
         if self.probe {

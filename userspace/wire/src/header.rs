@@ -68,6 +68,8 @@ impl Kind {
 
 /// Flag: the acknowledged request is complete and being worked on; stop retransmitting, the response will come.
 pub const FLAG_WORKING: u8 = 1 << 0;
+/// Flag on a close, by the server: open another session for new calls. Those under way end on this one.
+pub const FLAG_RENEW: u8 = 1 << 0;
 /// Flag on an ack: it acknowledges fragments of a response (client to server), not of a request.
 pub const FLAG_OF_RESPONSE: u8 = 1 << 1;
 /// Flag on a close: it answers a packet whose session is unknown, and proves it by echoing that packet's sequence and tag.

@@ -5,7 +5,7 @@ use crate::header::METHOD_CONTROL;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Methods that one transport block can name: what fits a hello.
-pub const SPECS_MAX: usize = 64;
+pub const SPECS_MAX: usize = 40;
 /// The largest window that can be asked for, in fragments.
 pub const WINDOW_MAX: u16 = 1024;
 /// Bytes of the order extension: the call's number and the lowest number still of interest.
