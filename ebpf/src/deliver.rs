@@ -25,7 +25,9 @@ pub fn stage(ctx: &XdpContext) -> u32 {
 pub fn first_fragment(ctx: &XdpContext, header: &Header, entry: *mut SessionEntry) -> u32 {
     if header.fragments > 1 && header.fragment == 0 && header.kind == Kind::Request as u8 {
         // SAFETY: a slot of an array map, valid while the program runs; the slot number is a byte, the array has 256.
-        unsafe { (*entry).admitted[header.slot()] = header.call };
+        let admitted = unsafe { &mut (*entry).admitted[header.slot()] };
+        // A call that was in the slot before, its first fragment late, must not shut out the fragments of this one.
+        *admitted = header.call.max(*admitted);
     }
     to_engine(ctx)
 }

@@ -572,6 +572,9 @@ fn fragments_follow_their_first() {
         expect("the second of it", fragment(0x30a, 1, 0), refused);
         expect("a first that is rejected", fragment(0x40a, 0, 1), (Action::Tx, Reason::PolicyReject));
         expect("the second of that", fragment(0x40a, 1, 0), refused);
+        expect("a later call's first", fragment(0x50a, 0, 0), admitted);
+        expect("the first of an earlier one, late", fragment(0x10a, 0, 0), admitted);
+        expect("the second of the later one", fragment(0x50a, 1, 0), admitted);
     }
 }
 
