@@ -10,6 +10,7 @@ mod demo;
 mod perf;
 mod process;
 mod setup;
+mod sim;
 mod test;
 mod test_output;
 mod toolchain;
@@ -37,6 +38,8 @@ enum Command {
     Test,
     /// A call next to a bare AF_XDP ping-pong, interleaved
     Perf(perf::Options),
+    /// Simulated worlds of hosts and bad networks, in which the transport must be right
+    Sim(sim::Options),
     /// Remove what an interrupted demo, test or measurement left behind
     Clean(clean::Options),
 }
@@ -60,6 +63,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(options) => demo::run(&options)?,
         Command::Test => return test::run(),
         Command::Perf(options) => perf::run(&options)?,
+        Command::Sim(options) => sim::run(&options)?,
         Command::Clean(options) => clean::run(&options)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -7,6 +7,7 @@ use crate::{
     build_ebpf,
     process::{cargo, is_root, shown, target_dir},
     setup::{self, Scope},
+    sim,
     test_output::{Reader, Tally},
     toolchain::{Compiler, has_linker},
 };
@@ -50,6 +51,8 @@ pub fn run() -> Result<ExitCode> {
     // The daemons that the tests in network namespaces start.
     check(&mut tally, "programs", cargo().args(["build", "--locked", "--workspace", "--bins"]));
     tests(&mut tally)?;
+    check(&mut tally, "the simulator", &mut sim::build());
+    check(&mut tally, "simulation", sim::simulator().args(["--seeds", sim::SEEDS_IN_TESTS]));
 
     println!();
     for (name, why) in &tally.skipped {

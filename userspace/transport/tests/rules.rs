@@ -381,8 +381,8 @@ fn an_ignored_call_looks_lost() {
     world.hosts[1].handler = 1_000 * MS..1_001 * MS;
     let uid = world.call(0, 1, 64, 64, FOREVER);
     world.run_for(MS);
-    let (_, call, _) = world.hosts[1].running.pop().expect("it arrived");
-    world.transport(1).ignore(call);
+    let running = world.hosts[1].running.pop().expect("it arrived");
+    world.transport(1).ignore(running.call);
     world.run_for(10_000 * MS);
     assert_eq!(world.status(uid), Some(Code::Unavailable));
 }
