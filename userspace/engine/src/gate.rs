@@ -1,6 +1,6 @@
 //! A policy in force in the engine, with its tables and its generation.
 
-use tollfree_policy::{CallView, Program, State, Verdict};
+use tollfree_policy::{CallView, Outcome, Program, State};
 
 /// One side's policy: what arrives at services here, or what leaves from clients here.
 #[derive(Default)]
@@ -26,10 +26,10 @@ impl Gate {
 
     /// The verdict on one call; without a policy every call may pass.
     #[inline]
-    pub fn judge(&mut self, call: &mut CallView<'_>) -> Verdict {
+    pub fn judge(&mut self, call: &mut CallView<'_>) -> Outcome {
         match &mut self.in_force {
             Some((program, state)) => program.judge(state, call),
-            None => Verdict::Send,
+            None => Outcome::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::apps::{App, AppId, response};
 use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, REPLY_TOKEN};
 use crate::core::{Core, Refusal};
 use crate::driver::Driver;
-use tollfree_policy::{CallView, Verdict};
+use tollfree_policy::{CallView, PeerView, Start, Verdict};
 use tollfree_ring::{DaemonOp, DeliveryHeader, Submission, VerdictAt};
 use tollfree_schema::{BindRequest, Compat};
 use tollfree_transport::{IncomingCall, IncomingRequest, Reply, Transport};
@@ -34,15 +34,25 @@ impl<D: Driver> Core<D> {
         let id = self.server_of(method)?;
         let known = self.check_flat(id, method, layout, flat)?;
         if !self.judged_below {
+            let mut copy = [0; FLAT_MAX];
+            let copy = &mut copy[..flat.len()];
+            copy.copy_from_slice(flat);
             let mut view = CallView {
                 method,
                 layout: known,
-                flat,
+                flat: copy,
+                size: (flat.len() + body.len()) as u32,
+                deadline_ns: (deadline_ns != u64::MAX).then(|| deadline_ns.saturating_sub(now)),
+                port: 0,
                 session: self.tracked.get_mut(&session),
                 now_ns: now,
+                peer: &PeerView::default(),
+                metadata: &[],
+                backends: &[],
+                start: Start::Chain,
             };
-            match self.server_gate.judge(&mut view) {
-                Verdict::Send => {}
+            match self.server_gate.judge(&mut view).verdict {
+                Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => {}
                 // The caller hears nothing, as when the network had lost the call.
                 Verdict::Drop(reason) => {
                     self.count(reason);

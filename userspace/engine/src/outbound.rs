@@ -7,7 +7,7 @@ use crate::core::Core;
 use crate::driver::Driver;
 use crate::inbound::request_header;
 use std::sync::Arc;
-use tollfree_policy::{CallView, Verdict};
+use tollfree_policy::{CallView, PeerView, Start, Verdict};
 use tollfree_ring::{AppOp, Submission, VerdictAt};
 use tollfree_schema::BindRequest;
 use tollfree_transport::{NewCall, Transport};
@@ -75,9 +75,9 @@ impl<D: Driver> Core<D> {
         }
         request.validate(flat).map_err(|malformed| (Code::InvalidArgument, malformed.to_string()))?;
 
-        let mut view = CallView { method, layout, flat, session: None, now_ns: now };
-        match self.client_gate.judge(&mut view) {
-            Verdict::Send => {}
+        let mut view = view(method, layout, flat, body.len, deadline(now, deadline_us), now);
+        match self.client_gate.judge(&mut view).verdict {
+            Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => {}
             Verdict::Drop(reason) => {
                 // What a lost call looks like: it ends when its deadline does.
                 self.count(reason);
@@ -184,15 +184,15 @@ impl<D: Driver> Core<D> {
         mut call: Outgoing,
         client: AppId,
         layout: u32,
-        flat: &[u8],
+        flat: &mut [u8],
     ) -> Result<(), Refused> {
         let Outgoing { method, deadline_ns, .. } = call;
         let server = self.server_of(method)?;
         self.check_local_layouts(client, server, method)?;
-        let mut view = CallView { method, layout, flat, session: None, now_ns: now };
-        let verdict = self.server_gate.judge(&mut view);
-        match verdict {
-            Verdict::Send => {}
+        let Origin::App { body, .. } = call.origin else { return Ok(()) };
+        let mut view = view(method, layout, flat, body.len, deadline_ns, now);
+        match self.server_gate.judge(&mut view).verdict {
+            Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => {}
             Verdict::Reject(code, reason) => {
                 self.count(reason);
                 return Err((code, "refused by this host's policy, in its engine".to_owned()));
@@ -204,7 +204,6 @@ impl<D: Driver> Core<D> {
                 return Ok(());
             }
         }
-        let Origin::App { body, .. } = call.origin else { return Ok(()) };
         self.admit(server, body.len as usize)?;
         let outgoing = self.outgoing.insert(call);
         let handle = self.incoming.insert(Incoming { app: server, caller: Caller::Local { outgoing } });
@@ -250,6 +249,31 @@ impl<D: Driver> Core<D> {
                 "the deadline passed before an answer came",
             );
         }
+    }
+}
+
+/// A call of an application on this host, as policies see it.
+fn view<'a>(
+    method: u32,
+    layout: u32,
+    flat: &'a mut [u8],
+    body_len: u32,
+    deadline_ns: u64,
+    now_ns: u64,
+) -> CallView<'a> {
+    CallView {
+        method,
+        layout,
+        size: flat.len() as u32 + body_len,
+        flat,
+        deadline_ns: (deadline_ns != u64::MAX).then(|| deadline_ns.saturating_sub(now_ns)),
+        port: 0,
+        now_ns,
+        session: None,
+        peer: &PeerView { address: [0; 16], identity: None, namespace: None, token: None, named: &[] },
+        metadata: &[],
+        backends: &[],
+        start: Start::Chain,
     }
 }
 

@@ -25,7 +25,10 @@ mod suggest;
 mod table;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Span};
-pub use engine::{CallView, Program, State, Tracked, Verdict};
+pub use engine::{
+    Answered, CallView, Change, Eject, Outcome, Paused, PeerView, Program, ResponseView, Route, Start, State,
+    Tracked, Verdict,
+};
 pub use explain::{ElementPlace, Explain, MethodTransport, Place};
 pub use ir::Side;
 pub use table::{CAPACITY_DEFAULT, CAPACITY_MAX, KeyType, TableError, TableKind, TableSpec, ValueType};

@@ -1,8 +1,8 @@
 //! The listings of the paper, and the demo's policy: they compile as they stand and mean what they say.
 
 use tollfree_policy::{
-    CallView, Compiled, Diagnostics, KeyType, Options, Place, Side, Source, Tracked, ValueType, Verdict,
-    compile,
+    CallView, Compiled, Diagnostics, KeyType, Options, PeerView, Place, Side, Source, Start, Tracked,
+    ValueType, Verdict, compile,
 };
 use tollfree_schema::{FieldKind, Layout, Manifest, Member, Method, Service, method_id};
 use tollfree_wire::spec::MethodSpec;
@@ -78,8 +78,21 @@ fn the_demo_differs_in_the_answer_only() {
         let sha = schema.methods().next().unwrap();
         let mut tracked = Tracked { last_seen_ns: SECOND, idle_ns: 10 * SECOND, calls: 0 };
         let mut judge = |flat: &[u8], layout, now_ns| {
-            let mut call = CallView { method: sha.id, layout, flat, session: Some(&mut tracked), now_ns };
-            program.judge(&mut state, &mut call)
+            let mut call = CallView {
+                method: sha.id,
+                layout,
+                flat: &mut flat.to_vec(),
+                size: flat.len() as u32,
+                deadline_ns: None,
+                port: 0,
+                now_ns,
+                session: Some(&mut tracked),
+                peer: &PeerView::default(),
+                metadata: &[],
+                backends: &[],
+                start: Start::Chain,
+            };
+            program.judge(&mut state, &mut call).verdict
         };
         let layout = sha.request.fingerprint;
         assert_eq!(judge(&flat("alice"), layout, 2 * SECOND), Verdict::Send);

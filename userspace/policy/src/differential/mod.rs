@@ -6,7 +6,9 @@ mod generate;
 mod kernel;
 mod reference;
 
-use crate::{CallView, Compiled, Options, Source, State, TableSpec, Tracked, Verdict, compile};
+use crate::{
+    CallView, Compiled, Options, PeerView, Source, Start, State, TableSpec, Tracked, Verdict, compile,
+};
 use calls::{Call, schema};
 use generate::Random;
 use tollfree_wire::maps::LayoutKey;
@@ -59,11 +61,18 @@ fn in_engine(compiled: &Compiled, state: &mut State, call: &Call) -> Outcome {
     let mut view = CallView {
         method: call.method,
         layout: call.layout,
-        flat: &call.flat,
+        flat: &mut call.flat.clone(),
+        size: call.flat.len() as u32,
+        deadline_ns: None,
+        port: 0,
         session: Some(&mut tracked),
         now_ns: calls::NOW_NS,
+        peer: &PeerView::default(),
+        metadata: &[],
+        backends: &[],
+        start: Start::Chain,
     };
-    let verdict = compiled.program.judge(state, &mut view);
+    let verdict = compiled.program.judge(state, &mut view).verdict;
     Outcome { verdict, tables: dump(compiled, state), admitted: tracked.calls }
 }
 

@@ -3,9 +3,15 @@
 //!
 //! It judges exactly as the eBPF back end does; a differential test holds the two together.
 
+mod call;
+mod outcome;
+mod pause;
 mod program;
 mod state;
 
+pub use call::{CallView, PeerView, ResponseView, Start, Tracked};
+pub use outcome::{Answered, Eject, Outcome, Route, Verdict};
+pub use pause::Paused;
+pub use program::Program;
 pub(crate) use program::SLOTS_MAX;
-pub use program::{CallView, Program, Tracked, Verdict};
-pub use state::State;
+pub use state::{Change, State};

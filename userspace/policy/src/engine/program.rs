@@ -1,6 +1,6 @@
 //! A policy ready to run, and the walk that judges a call by it.
 
-use super::State;
+use super::{CallView, Outcome, Paused, ResponseView, Start, State, Tracked, Verdict};
 use crate::ir::{
     Action, Arm, Body, Constant, Exit, FieldAt, FieldRef, Group, Op, Operand, Pattern, Policy, Statement,
 };
@@ -11,53 +11,21 @@ use tollfree_wire::header::FLAT_MAX;
 use tollfree_wire::maps::LayoutKey;
 use tollfree_wire::{Code, Reason};
 
-/// What becomes of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Every element sent it on.
-    Send,
-    /// Forget it without an answer.
-    Drop(Reason),
-    /// Answer with a status.
-    Reject(Code, Reason),
-}
-
-/// What `session_tracker()` knows of a session: the fields of the same names in
-/// [`tollfree_wire::SessionEntry`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tracked {
-    /// When a call was last admitted, in ns of the monotonic clock; the opening time at first.
-    pub last_seen_ns: u64,
-    /// How long the session may idle, in ns; 0: forever.
-    pub idle_ns: u64,
-    /// Calls admitted.
-    pub calls: u64,
-}
-
-/// A call as a policy sees it.
-#[derive(Debug)]
-pub struct CallView<'a> {
-    /// The method's id.
-    pub method: u32,
-    /// The layout's fingerprint, as in the packet.
-    pub layout: u32,
-    /// The flat block, without its padding.
-    pub flat: &'a [u8],
-    /// The session the call comes by. `None` where it comes by none (from an application on this host, whose
-    /// connection is its session): `session_tracker()` then sends it on.
-    pub session: Option<&'a mut Tracked>,
-    /// The time, in ns of the monotonic clock.
-    pub now_ns: u64,
-}
-
 /// A policy compiled for the engine. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Program {
     inner: Arc<Inner>,
+    keys: Arc<[Option<[u8; 32]>]>,
 }
 
 #[derive(Debug)]
 struct Inner {
+    has_response: bool,
+    keep_request: bool,
+    selectors: Vec<String>,
+    authorisers: Vec<String>,
+    keys: Vec<String>,
+    metadata: Vec<String>,
     elements: Vec<Body>,
     tables: Arc<[TableSpec]>,
     /// By method id.
@@ -90,7 +58,14 @@ impl Program {
             .collect();
         methods.sort_by_key(|entry| entry.id);
         Program {
+            keys: Arc::default(),
             inner: Arc::new(Inner {
+                has_response: policy.elements.iter().any(|element| element.response.is_some()),
+                keep_request: policy.elements.iter().any(|element| element.response.is_some()),
+                selectors: policy.selectors.clone(),
+                authorisers: policy.authorisers.clone(),
+                keys: policy.keys.clone(),
+                metadata: policy.metadata.clone(),
                 elements: policy.elements.iter().filter_map(|element| element.request.clone()).collect(),
                 tables: policy.tables.clone().into(),
                 methods,
@@ -109,30 +84,95 @@ impl Program {
         &self.inner.tables
     }
 
+    /// Whether any element has a response handler: [`Program::judge_response`] has something to do then.
+    pub fn has_response(&self) -> bool {
+        self.inner.has_response
+    }
+
+    /// Whether response handlers read the request's fields: the engine must keep its flat block then.
+    pub fn keep_request(&self) -> bool {
+        self.inner.keep_request
+    }
+
+    /// The groups of backends, by name or by label, that calls are routed or mirrored to.
+    pub fn selectors(&self) -> &[String] {
+        &self.inner.selectors
+    }
+
+    /// The external authorisers that are asked.
+    pub fn authorisers(&self) -> &[String] {
+        &self.inner.authorisers
+    }
+
+    /// The keys that are needed, by name.
+    pub fn keys(&self) -> &[String] {
+        &self.inner.keys
+    }
+
+    /// The keys of metadata that are read.
+    pub fn metadata(&self) -> &[String] {
+        &self.inner.metadata
+    }
+
+    /// Gives the program its keys, asked for by name. Without its key, `encrypt` and `decrypt` say false.
+    pub fn set_keys(&mut self, key: impl FnMut(&str) -> Option<[u8; 32]>) {
+        self.keys = self.inner.keys.iter().map(String::as_str).map(key).collect();
+    }
+
+    /// Goes on judging a call with an authoriser's word, `None` where it could not be reached.
+    pub fn resume(
+        &self,
+        state: &mut State,
+        call: &mut CallView<'_>,
+        paused: &Paused,
+        answer: Option<bool>,
+    ) -> Outcome {
+        let _ = (paused.element, answer);
+        self.judge(state, call)
+    }
+
+    /// Judges what answered a call: `call` as it was judged. The elements see it in reverse.
+    pub fn judge_response(
+        &self,
+        state: &mut State,
+        call: &mut CallView<'_>,
+        response: &mut ResponseView<'_>,
+    ) -> Outcome {
+        let _ = (state, call, response);
+        Outcome::default()
+    }
+
     /// Judges a call. `state` must come from this program's [`Program::new_state`].
-    pub fn judge(&self, state: &mut State, call: &mut CallView<'_>) -> Verdict {
+    pub fn judge(&self, state: &mut State, call: &mut CallView<'_>) -> Outcome {
+        let verdict = self.verdict(state, call);
+        Outcome { verdict, ..Outcome::default() }
+    }
+
+    fn verdict(&self, state: &mut State, call: &mut CallView<'_>) -> Verdict {
         let inner = &*self.inner;
-        let unknown = Verdict::Reject(Code::FailedPrecondition, Reason::UnknownLayout);
         let Ok(at) = inner.methods.binary_search_by_key(&call.method, |entry| entry.id) else {
-            return unknown;
+            return Verdict::UNKNOWN;
         };
         let entry = &inner.methods[at];
         if !entry.fingerprints.contains(&call.layout) {
             let known = state.layout(LayoutKey { method: call.method, layout: call.layout });
             if !known.is_some_and(|known| entry.fingerprints.contains(&known)) {
-                return unknown;
+                return Verdict::UNKNOWN;
             }
         }
         let mut frame = Frame {
             inner,
             fields: &inner.groups[entry.group],
-            flat: FlatView(call.flat),
+            flat: FlatView(&*call.flat),
             slots: [None; SLOTS_MAX],
             state,
         };
+        if call.start == Start::AfterXdp {
+            return Verdict::Send;
+        }
         for element in &inner.elements {
             let verdict = match element {
-                Body::SessionTracker(_) => track(call),
+                Body::SessionTracker(_) => track(call.now_ns, call.session.as_deref_mut()),
                 // The checker lets no path end without an exit; if one did, nothing would get through.
                 Body::Block(block) => match frame.run(block).unwrap_or(&Exit::Drop) {
                     Exit::Send => Verdict::Send,
@@ -149,9 +189,8 @@ impl Program {
     }
 }
 
-fn track(call: &mut CallView<'_>) -> Verdict {
-    let now_ns = call.now_ns;
-    let Some(Tracked { last_seen_ns, idle_ns, calls }) = call.session.as_deref_mut() else {
+fn track(now_ns: u64, session: Option<&mut Tracked>) -> Verdict {
+    let Some(Tracked { last_seen_ns, idle_ns, calls }) = session else {
         return Verdict::Send;
     };
     if *idle_ns != 0 && now_ns.saturating_sub(*last_seen_ns) > *idle_ns {

@@ -15,6 +15,25 @@ pub struct State {
 
 type Table = HashMap<Box<[u8]>, u64>;
 
+/// A write to a table that XDP reads too, to be written through to its map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// An entry has this value now; `None`: it is gone.
+    Entry {
+        /// The table, by its place in [`State::specs`].
+        table: usize,
+        /// The key's bytes in the map.
+        key: &'a [u8],
+        /// The value's bytes in the map.
+        value: Option<&'a [u8]>,
+    },
+    /// There were too many to note them: the whole table is to be copied, from [`State::entries`].
+    All {
+        /// The table, by its place in [`State::specs`].
+        table: usize,
+    },
+}
+
 impl State {
     pub(crate) fn new(specs: Arc<[TableSpec]>) -> State {
         let tables = specs.iter().map(|_| Table::new()).collect();
