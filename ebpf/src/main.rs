@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod answer;
 mod count;
 mod deliver;
 mod maps;
@@ -36,6 +37,12 @@ pub fn tf_deliver(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn tf_reject(ctx: XdpContext) -> u32 {
     reject::stage(&ctx)
+}
+
+/// Stage: answer the request with a response of the policy's. (`tf_answer` is the map it is in.)
+#[xdp]
+pub fn tf_respond(ctx: XdpContext) -> u32 {
+    answer::stage(&ctx)
 }
 
 /// Stage: drop the packet for the reason that the policy left.

@@ -3,7 +3,9 @@
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, ProgramArray, XskMap};
 use aya_ebpf::macros::btf_map;
 use tollfree_wire::frame::Address;
-use tollfree_wire::maps::{ADDRESSES_MAX, CallContext, Config, LAYOUTS_MAX, LayoutKey, QUEUES_MAX, Stage};
+use tollfree_wire::maps::{
+    ADDRESSES_MAX, Answer, CallContext, Config, LAYOUTS_MAX, LayoutKey, PeerEntry, QUEUES_MAX, Stage,
+};
 use tollfree_wire::session::SESSION_SLOTS;
 use tollfree_wire::{Reason, SessionEntry};
 
@@ -25,7 +27,14 @@ pub static REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
 #[btf_map(name = "tf_call")]
 pub static CALL: PerCpuArray<CallContext, 1> = PerCpuArray::new();
 
-/// Only policies read it; it is here so that it exists before the first one does.
+/// Policies fill it in, the answer stage reads it.
+#[btf_map(name = "tf_answer")]
+pub static ANSWER: PerCpuArray<Answer, 1> = PerCpuArray::new();
+
+/// Only policies read it and the layouts below; they are here so that they exist before the first policy does.
+#[btf_map(name = "tf_peers")]
+pub static PEERS: Array<PeerEntry, { SESSION_SLOTS as usize }> = Array::new();
+
 #[btf_map(name = "tf_layouts")]
 pub static LAYOUTS: HashMap<LayoutKey, u32, { LAYOUTS_MAX as usize }> = HashMap::new();
 

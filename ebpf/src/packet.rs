@@ -26,6 +26,15 @@ pub fn header_at(ctx: &XdpContext, offset: u32) -> Option<Header> {
     cursor.read().ok()
 }
 
+/// Where the base header is, to be written to.
+#[inline(always)]
+pub fn header_place(ctx: &XdpContext, offset: u32) -> Option<*mut Header> {
+    if offset > HEADER_OFFSET_MAX {
+        return None;
+    }
+    place(ctx, offset as usize)
+}
+
 /// A place in the frame of `size_of::<T>()` bytes that can be read and written.
 #[inline(always)]
 pub fn place<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {

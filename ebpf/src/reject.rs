@@ -1,6 +1,7 @@
 //! The reject stage: a policy has refused the request, and the caller learns it from here.
 
 use crate::count::dropped;
+use crate::reply::Flat;
 use crate::{count, maps, packet, reply};
 use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::programs::XdpContext;
@@ -44,5 +45,5 @@ fn answer(ctx: &XdpContext, context: &CallContext, entry: *mut SessionEntry) -> 
         ..Header::new(Kind::Reject)
     };
     reject.tag = tag(guard.key, &reject, Cursor::new(&[])).ok()?;
-    reply::turn_around(ctx, context.header_offset, &reject)
+    reply::turn_around(ctx, context.header_offset, &reject, Flat::NONE)
 }

@@ -1,11 +1,13 @@
-//! Answering in place: the frame that came in goes out again, shortened to a base header, with its ends swapped.
+//! Answering in place: the frame that came in goes out again with its ends swapped, cut to a base header and, where the
+//! answer has one, a flat block.
 
 use crate::packet;
 use aya_ebpf::helpers::bpf_xdp_adjust_tail;
 use aya_ebpf::programs::XdpContext;
-use tollfree_wire::Header;
 use tollfree_wire::checksum::Checksum;
 use tollfree_wire::frame::{Ethernet, Ipv4, Ipv6, PROTOCOL_UDP, Udp, Vlan};
+use tollfree_wire::header::FLAT_MAX;
+use tollfree_wire::{Cursor, Header};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The bit of a MAC address's first byte that marks a group of hosts.
@@ -17,6 +19,52 @@ const HOPS: u8 = 64;
 /// Bytes of UDP header and base header.
 const UDP_LEN: usize = size_of::<Udp>() + size_of::<Header>();
 
+/// The padded flat block of an answer: words of a map's value.
+#[derive(Clone, Copy)]
+pub struct Flat<'a> {
+    words: &'a [u64; WORDS_MAX],
+    span: usize,
+}
+
+/// Words of the longest flat block.
+const WORDS_MAX: usize = FLAT_MAX / size_of::<u64>();
+
+impl<'a> Flat<'a> {
+    /// An answer without.
+    pub const NONE: Flat<'static> = Flat { words: &[0; WORDS_MAX], span: 0 };
+
+    /// The first `span` of these bytes, which are aligned to eight; at most all of them.
+    #[inline(always)]
+    pub fn new(bytes: &'a [u8; FLAT_MAX], span: usize) -> Flat<'a> {
+        // SAFETY: as many bytes; map values are aligned to eight, and the answer's flat block is eight behind its start.
+        let words = unsafe { &*bytes.as_ptr().cast::<[u64; WORDS_MAX]>() };
+        Flat { words, span: if span > FLAT_MAX { FLAT_MAX } else { span } }
+    }
+
+    /// A cursor at its first word.
+    #[inline(always)]
+    pub fn cursor(self) -> Cursor<'a> {
+        let start = self.words.as_ptr().cast::<u8>();
+        // SAFETY: the words are readable for 'a; nobody else writes this CPU's answer while the program runs.
+        unsafe { Cursor::from_raw(start, start.wrapping_add(FLAT_MAX)) }
+    }
+
+    /// Writes it to the frame, from `at` on, and returns `sum` with it added.
+    #[inline(always)]
+    fn write(self, ctx: &XdpContext, at: usize, mut sum: Checksum) -> Option<Checksum> {
+        let mut done = 0;
+        while done < self.span && done < FLAT_MAX {
+            let word = self.words[done / size_of::<u64>()];
+            let place = packet::place::<u64>(ctx, at + done)?;
+            // SAFETY: `place` checked that the word lies in the frame.
+            unsafe { store(place, word) };
+            sum = sum.word(word as u32).word((word >> 32) as u32);
+            done += size_of::<u64>();
+        }
+        Some(sum)
+    }
+}
+
 /// A frame as it leaves, from the network header on.
 #[derive(Clone, Copy)]
 #[repr(C, packed)]
@@ -26,10 +74,10 @@ struct Datagram<Ip> {
     header: Header,
 }
 
-/// Makes the frame at hand an answer to its sender that consists of `answer`. `offset` is where the request's base
-/// header starts; the four values it can have tell the headers before it. `None`: no answer can be sent.
+/// Makes the frame at hand an answer to its sender that consists of `answer` and `flat`. `offset` is where the request's
+/// base header starts; the four values it can have tell the headers before it. `None`: no answer can be sent.
 #[inline(always)]
-pub fn turn_around(ctx: &XdpContext, offset: u32, answer: &Header) -> Option<()> {
+pub fn turn_around(ctx: &XdpContext, offset: u32, answer: &Header, flat: Flat<'_>) -> Option<()> {
     const ETHERNET: usize = size_of::<Ethernet>();
     const TAGGED: usize = ETHERNET + size_of::<Vlan>();
     const V4: usize = size_of::<Ipv4>() + size_of::<Udp>();
@@ -40,17 +88,17 @@ pub fn turn_around(ctx: &XdpContext, offset: u32, answer: &Header) -> Option<()>
     const V6_TAGGED: usize = TAGGED + V6;
     refuse_groups(ctx)?;
     match offset as usize {
-        V4_PLAIN => answer_v4::<ETHERNET>(ctx, answer),
-        V4_TAGGED => answer_v4::<TAGGED>(ctx, answer),
-        V6_PLAIN => answer_v6::<ETHERNET>(ctx, answer),
-        V6_TAGGED => answer_v6::<TAGGED>(ctx, answer),
+        V4_PLAIN => answer_v4::<ETHERNET>(ctx, answer, flat),
+        V4_TAGGED => answer_v4::<TAGGED>(ctx, answer, flat),
+        V6_PLAIN => answer_v6::<ETHERNET>(ctx, answer, flat),
+        V6_TAGGED => answer_v6::<TAGGED>(ctx, answer, flat),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn answer_v4<const LINK: usize>(ctx: &XdpContext, answer: &Header) -> Option<()> {
-    cut::<Datagram<Ipv4>>(ctx, LINK)?;
+fn answer_v4<const LINK: usize>(ctx: &XdpContext, answer: &Header, flat: Flat<'_>) -> Option<()> {
+    cut::<Datagram<Ipv4>>(ctx, LINK, flat.span)?;
     swap_hosts(ctx)?;
     let at = packet::place::<Datagram<Ipv4>>(ctx, LINK)?;
     // SAFETY: `place` checked that the whole datagram lies in the frame; any bytes are a valid `Ipv4`.
@@ -58,7 +106,7 @@ fn answer_v4<const LINK: usize>(ctx: &XdpContext, answer: &Header) -> Option<()>
     let mut ip = Ipv4 {
         version_ihl: 0x45,
         dscp_ecn: request.dscp_ecn & !0b11,
-        total_len: ((size_of::<Ipv4>() + UDP_LEN) as u16).to_be(),
+        total_len: ((size_of::<Ipv4>() + UDP_LEN + flat.span) as u16).to_be(),
         identification: 0,
         flags_offset: DONT_FRAGMENT.to_be(),
         ttl: HOPS,
@@ -78,25 +126,26 @@ fn answer_v4<const LINK: usize>(ctx: &XdpContext, answer: &Header) -> Option<()>
     // SAFETY: as above.
     let udp = unsafe { load(&raw const (*at).udp) };
     // Without a checksum: IPv4 allows it, and the tag says more.
-    let udp = swap_ports(udp);
+    let udp = swap_ports(udp, flat.span);
     // SAFETY: as above.
     unsafe { store(&raw mut (*at).ip, ip) };
     // SAFETY: as above.
     unsafe { store(&raw mut (*at).udp, udp) };
     // SAFETY: as above.
     unsafe { store(&raw mut (*at).header, *answer) };
+    flat.write(ctx, LINK + size_of::<Datagram<Ipv4>>(), Checksum::default())?;
     Some(())
 }
 
 #[inline(always)]
-fn answer_v6<const LINK: usize>(ctx: &XdpContext, answer: &Header) -> Option<()> {
-    cut::<Datagram<Ipv6>>(ctx, LINK)?;
+fn answer_v6<const LINK: usize>(ctx: &XdpContext, answer: &Header, flat: Flat<'_>) -> Option<()> {
+    cut::<Datagram<Ipv6>>(ctx, LINK, flat.span)?;
     swap_hosts(ctx)?;
     let at = packet::place::<Datagram<Ipv6>>(ctx, LINK)?;
     // SAFETY: `place` checked that the whole datagram lies in the frame; any bytes are a valid `Ipv6`.
     let request = unsafe { load(&raw const (*at).ip) };
     let ip = Ipv6 {
-        payload_len: (UDP_LEN as u16).to_be(),
+        payload_len: ((UDP_LEN + flat.span) as u16).to_be(),
         hop_limit: HOPS,
         source: request.destination,
         destination: request.source,
@@ -104,8 +153,10 @@ fn answer_v6<const LINK: usize>(ctx: &XdpContext, answer: &Header) -> Option<()>
     };
     // SAFETY: as above.
     let udp = unsafe { load(&raw const (*at).udp) };
-    let mut udp = swap_ports(udp);
-    udp.checksum = checksum_v6(&ip, &udp, answer);
+    let mut udp = swap_ports(udp, flat.span);
+    let sum = flat.write(ctx, LINK + size_of::<Datagram<Ipv6>>(), checksum_v6(&ip, &udp, answer))?;
+    udp.checksum = sum.finish_udp();
+    let at = packet::place::<Datagram<Ipv6>>(ctx, LINK)?;
     // SAFETY: as above.
     unsafe { store(&raw mut (*at).ip, ip) };
     // SAFETY: as above.
@@ -115,11 +166,11 @@ fn answer_v6<const LINK: usize>(ctx: &XdpContext, answer: &Header) -> Option<()>
     Some(())
 }
 
-/// Shortens the frame to its link header and a `T`. The packet's old pointers are void afterwards.
+/// Makes the frame as long as its link header, a `T` and `span` bytes. The packet's old pointers are void afterwards.
 #[inline(always)]
-fn cut<T>(ctx: &XdpContext, link: usize) -> Option<()> {
+fn cut<T>(ctx: &XdpContext, link: usize, span: usize) -> Option<()> {
     let length = ctx.data_end().wrapping_sub(ctx.data());
-    let change = (link + size_of::<T>()).wrapping_sub(length) as i32;
+    let change = (link + size_of::<T>() + span).wrapping_sub(length) as i32;
     // SAFETY: the context is the kernel's; an impossible change is refused by the kernel.
     let result = unsafe { bpf_xdp_adjust_tail(ctx.ctx, change) };
     (result == 0).then_some(())
@@ -145,20 +196,20 @@ fn swap_hosts(ctx: &XdpContext) -> Option<()> {
     Some(())
 }
 
-/// The answer's UDP header, without checksum.
+/// The answer's UDP header, without checksum, for a flat block of `span` bytes.
 #[inline(always)]
-fn swap_ports(request: Udp) -> Udp {
+fn swap_ports(request: Udp, span: usize) -> Udp {
     Udp {
         source: request.destination,
         destination: request.source,
-        length: (UDP_LEN as u16).to_be(),
+        length: ((UDP_LEN + span) as u16).to_be(),
         checksum: 0,
     }
 }
 
-/// IPv6 demands a UDP checksum: over addresses, length, protocol, UDP header and payload.
+/// IPv6 demands a UDP checksum: over addresses, length, protocol, UDP header and payload. Here all but the flat block.
 #[inline(always)]
-fn checksum_v6(ip: &Ipv6, udp: &Udp, header: &Header) -> u16 {
+fn checksum_v6(ip: &Ipv6, udp: &Udp, header: &Header) -> Checksum {
     let [s0, s1, s2, s3] = ip.source;
     let [d0, d1, d2, d3] = ip.destination;
     let mut sum = Checksum::default().word(s0).word(s1).word(s2).word(s3).word(d0).word(d1).word(d2).word(d3);
@@ -170,7 +221,7 @@ fn checksum_v6(ip: &Ipv6, udp: &Udp, header: &Header) -> u16 {
         sum = sum.word(words[index]);
         index += 1;
     }
-    sum.finish_udp()
+    sum
 }
 
 /// Reads from the packet as if aligned: BPF would otherwise go byte by byte, and the kernel allows it where we run.

@@ -1,6 +1,7 @@
 //! The root program: parse, find the session, check tag and replay, and send the packet on its way.
 
 use crate::count::{count, dropped, passed, refused};
+use crate::reply::Flat;
 use crate::{deliver, maps, packet, reply};
 use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::programs::XdpContext;
@@ -64,14 +65,15 @@ pub fn root(ctx: &XdpContext) -> u32 {
     }
     judge(ctx, header_offset as u32, at);
     // There is no policy: every call is delivered.
-    deliver::first_fragment(ctx, &header, entry)
+    deliver::first_fragment(ctx, &header, header_offset as u32, at, 0)
 }
 
 /// Goes on in the interface's policy; returns only if there is none.
 #[inline(always)]
 fn judge(ctx: &XdpContext, header_offset: u32, session: u32) {
     let Some(call) = maps::CALL.get_ptr_mut(0) else { return };
-    let context = CallContext { header_offset, session, code: 0, reason: Reason::PolicyDrop as u32, generation: 0 };
+    let context =
+        CallContext { header_offset, session, code: 0, reason: Reason::PolicyDrop as u32, generation: 0 };
     // SAFETY: a per-CPU slot of `CALL`, which nobody else writes while this program runs on this CPU.
     unsafe { *call = context };
     // SAFETY: nothing on this stack needs dropping.
@@ -104,7 +106,7 @@ fn unknown_session(ctx: &XdpContext, frame: &Frame) -> u32 {
     // another session in it cannot speak for the good one.
     let answer =
         Header { flags: FLAG_RESET, method: session, call, sequence, tag, ..Header::new(Kind::Close) };
-    match reply::turn_around(ctx, frame.header_offset as u32, &answer) {
+    match reply::turn_around(ctx, frame.header_offset as u32, &answer, Flat::NONE) {
         Some(()) => {
             count(ctx, Reason::UnknownSession);
             XDP_TX

@@ -11,8 +11,8 @@ use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use tollfree_wire::header::HEADER_LEN;
-use tollfree_wire::maps::Stage;
+use tollfree_wire::header::{FLAT_MAX, HEADER_LEN};
+use tollfree_wire::maps::{Answer, Stage};
 use tollfree_wire::{Code, Cursor, Reason};
 
 #[cfg(not(feature = "wide"))]
@@ -33,6 +33,8 @@ pub fn tf_policy(ctx: XdpContext) -> u32 {
     let (stage, code, reason) = verdict(&ctx, call.header_offset);
     call.code = code as u32;
     call.reason = reason as u32;
+    // The engine has to judge the rest of it.
+    call.generation = if stage == Stage::Deliver && code == Code::Aborted { 3 } else { 0 };
     // SAFETY: nothing on this stack needs dropping.
     unsafe { maps::STAGES.tail_call(&ctx, stage as u32) };
     XDP_DROP
@@ -52,7 +54,16 @@ fn verdict(ctx: &XdpContext, offset: u32) -> (Stage, Code, Reason) {
         2 => (Stage::Drop, Code::Ok, Reason::PolicyDrop),
         3 => (Stage::Reject, Code::FailedPrecondition, Reason::UnknownLayout),
         4 => (Stage::Reject, Code::Unauthenticated, Reason::SessionIdle),
+        // With a flat block of as many bytes as the second word says, each 7.
+        6 => {
+            let Some(answer) = maps::ANSWER.get_ptr_mut(0) else { return delivered };
+            // SAFETY: a per-CPU slot which nobody else writes while this program runs on this CPU.
+            unsafe { *answer = Answer { flat_len: user, layout: 77, flat: [7; FLAT_MAX] } };
+            (Stage::Answer, Code::Ok, Reason::PolicyAnswer)
+        }
         5 if RULES.get_ptr(user).is_none() => (Stage::Drop, Code::Ok, Reason::PolicyDrop),
+        8 => (Stage::Reject, Code::Unavailable, Reason::Undecided),
+        7 => (Stage::Deliver, Code::Aborted, Reason::Delivered),
         _ => delivered,
     }
 }

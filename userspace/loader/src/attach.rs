@@ -19,8 +19,12 @@ pub const DEFAULT_PORT: u16 = 7400;
 /// The program that the link holds.
 const ROOT: &str = "tf_root";
 /// The programs in the slots that are never empty.
-const STAGES: [(Stage, &str); 3] =
-    [(Stage::Deliver, "tf_deliver"), (Stage::Reject, "tf_reject"), (Stage::Drop, "tf_drop")];
+const STAGES: [(Stage, &str); 4] = [
+    (Stage::Deliver, "tf_deliver"),
+    (Stage::Reject, "tf_reject"),
+    (Stage::Drop, "tf_drop"),
+    (Stage::Answer, "tf_respond"),
+];
 
 /// How to attach.
 #[derive(Clone, Copy, Debug)]

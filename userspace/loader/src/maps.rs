@@ -4,7 +4,7 @@ use crate::Error;
 use crate::paths::Pins;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, OpenMap};
 use tollfree_wire::frame::Address;
-use tollfree_wire::maps::{self, CallContext, Config, LayoutKey, Stage};
+use tollfree_wire::maps::{self, Answer, CallContext, Config, LayoutKey, PeerEntry, Stage};
 use tollfree_wire::session::SESSION_SLOTS;
 use tollfree_wire::{Reason, SessionEntry};
 
@@ -23,13 +23,15 @@ const fn shape(name: &'static str, kind: MapType, key: usize, value: usize, capa
 }
 
 /// Every shared map.
-pub(crate) const SHARED: [Shape; 8] = [
+pub(crate) const SHARED: [Shape; 10] = [
     shape(maps::CONFIG, MapType::Array, 4, size_of::<Config>(), 1),
     shape(maps::SESSIONS, MapType::Array, 4, size_of::<SessionEntry>(), SESSION_SLOTS),
     shape(maps::STAGES, MapType::ProgArray, 4, 4, Stage::COUNT),
     shape(maps::SOCKETS, MapType::Xskmap, 4, 4, maps::QUEUES_MAX),
     shape(maps::REASONS, MapType::PercpuArray, 4, 8, Reason::COUNT as u32),
     shape(maps::CALL, MapType::PercpuArray, 4, size_of::<CallContext>(), 1),
+    shape(maps::ANSWER, MapType::PercpuArray, 4, size_of::<Answer>(), 1),
+    shape(maps::PEERS, MapType::Array, 4, size_of::<PeerEntry>(), SESSION_SLOTS),
     shape(maps::LAYOUTS, MapType::Hash, size_of::<LayoutKey>(), 4, maps::LAYOUTS_MAX),
     shape(maps::ADDRESSES, MapType::Hash, size_of::<Address>(), 1, maps::ADDRESSES_MAX),
 ];

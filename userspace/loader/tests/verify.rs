@@ -19,7 +19,7 @@ fn every_program_loads_through_aya_and_libbpf() {
         assert!(report.ok, "{} {} {}\n{}", report.object, report.name, report.loader, report.log);
         assert!(report.instructions > 0);
     }
-    assert_eq!(reports.len(), 2 * 5);
+    assert_eq!(reports.len(), 2 * 6);
 }
 
 #[test]

@@ -280,22 +280,24 @@ impl Transport {
         Ok(())
     }
 
-    /// A policy in the peer's driver has refused the call.
+    /// A policy in the peer's driver has refused the call, or answered it (WIRE.md §7).
     pub(crate) fn on_reject(
         &mut self,
         now: u64,
-        header: &Header,
+        packet: &Packet<'_>,
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Reason> {
+        let &Packet { ref header, flat, .. } = packet;
         let client = self.table.get_mut(header.session).and_then(Session::client).ok_or(Reason::WrongKind)?;
         let key = client.call(header.call).ok_or(Reason::StaleCall)?;
         let call = self.calls.get_mut(key).filter(|call| call.first_sent != 0).ok_or(Reason::StaleCall)?;
-        let status = match Code::from_wire(header.status) {
-            Code::Ok => Code::Unknown, // no policy rejects with OK
-            status => status,
+        // Only an answer has anything to say besides its status.
+        let (status, layout, flat) = match Code::from_wire(header.status) {
+            Code::Ok => (Code::Ok, header.layout, flat),
+            status => (status, 0, &[][..]),
         };
         let token = call.token;
-        sink(Event::Response { token, status, layout: 0, flat: &[], body: &[], verdict: Verdict::Driver });
+        sink(Event::Response { token, status, layout, flat, body: &[], verdict: Verdict::Driver });
         self.end_call(now, key);
         Ok(())
     }

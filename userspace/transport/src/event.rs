@@ -111,6 +111,9 @@ pub struct IncomingRequest<'a> {
     pub layout: u32,
     /// When the caller stops waiting, on this host's clock; `u64::MAX`: never.
     pub deadline_ns: u64,
+    /// How far the policy in front of this transport has judged it, as [`tollfree_wire::maps::JUDGED`] says; 0 where
+    /// nothing is in front.
+    pub judged: u64,
     /// The flat block, without padding.
     pub flat: &'a [u8],
     /// The body.

@@ -31,6 +31,8 @@ pub(crate) struct Assembly {
     /// Status and flags of the fragment that had the flat block.
     pub status: u8,
     pub flags: u8,
+    /// Its tag, or what the program in front of the transport has put in its place.
+    pub judged: u64,
     buffer: Vec<u8>,
 }
 
@@ -92,6 +94,7 @@ impl Pool {
             layout: 0,
             status: 0,
             flags: 0,
+            judged: 0,
             buffer: self.spare.pop().unwrap_or_default(),
         }))
     }
@@ -141,6 +144,7 @@ impl Assembly {
             self.flat[..packet.flat.len()].copy_from_slice(packet.flat);
             self.flat_len = packet.flat.len();
             (self.layout, self.status, self.flags) = (header.layout, header.status, header.flags);
+            self.judged = header.tag;
         }
         self.mask |= 1 << ahead;
         let whole = self.mask.trailing_ones();

@@ -152,6 +152,7 @@ impl Transport {
             method: header.method,
             layout: header.layout,
             deadline_ns: slot.deadline_ns,
+            judged: if self.config.verified { header.tag } else { 0 },
             flat,
             body,
         }));
@@ -216,6 +217,7 @@ impl Transport {
                 method: header.method,
                 layout: assembly.layout,
                 deadline_ns,
+                judged: if self.config.verified { assembly.judged } else { 0 },
                 flat: assembly.flat(),
                 body: assembly.body(),
             }));

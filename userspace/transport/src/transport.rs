@@ -145,7 +145,7 @@ impl Transport {
             (End::Server(_), Kind::Request) if header.flags & FLAG_CANCEL != 0 => self.on_cancel(header),
             (End::Server(_), Kind::Request) => self.on_request(now, packet, sink),
             (End::Client(_), Kind::Response) => self.on_response(now, packet, sink),
-            (End::Client(_), Kind::Reject) => self.on_reject(now, header, sink),
+            (End::Client(_), Kind::Reject) => self.on_reject(now, packet, sink),
             // Of no call: the client keeps its session alive.
             (End::Server(_), Kind::Ack) if header.call == 0 => Ok(()),
             (End::Server(_), Kind::Ack) if header.flags & FLAG_OF_RESPONSE != 0 => {

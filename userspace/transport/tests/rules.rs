@@ -460,6 +460,45 @@ fn a_drivers_reject_ends_the_call_with_its_verdict() {
 }
 
 #[test]
+fn a_drivers_answer_ends_the_call_ok_with_its_flat_block() {
+    for (status, expected) in [
+        (Code::Ok, (Code::Ok, 9, b"known".to_vec())),
+        // Only an answer has anything to say besides its status.
+        (Code::Aborted, (Code::Aborted, 0, Vec::new())),
+    ] {
+        let mut world = pair();
+        let guard = open_with_guard(&mut world);
+        let mut answer = Header {
+            session: guard.peer_index,
+            call: 256,
+            sequence: 1,
+            status: status as u8,
+            flat_len: 5,
+            layout: 9,
+            ..Header::new(Kind::Reject)
+        };
+        let flat = *b"known\0\0\0";
+        answer.tag = tag(guard.key, &answer, Cursor::new(&flat)).expect("padded");
+        let (now, peer) = (world.now, world.hosts[1].peer);
+        let mut deliver = |flat: &[u8]| {
+            let mut got = Vec::new();
+            let packet = [answer.as_bytes(), flat].concat();
+            let outcome = world.transport(0).receive(now, peer, &packet, &mut |event| {
+                if let Event::Response { status, layout, flat, body: [], verdict: Verdict::Driver, .. } =
+                    event
+                {
+                    got.push((status, layout, flat.to_vec()));
+                }
+            });
+            (outcome.is_ok(), got)
+        };
+        assert_eq!(deliver(b"other\0\0\0"), (false, vec![]), "the tag covers the flat block");
+        assert_eq!(deliver(&flat), (true, vec![expected]));
+        assert_eq!(deliver(&flat), (false, vec![]), "once");
+    }
+}
+
+#[test]
 fn replayed_spoofed_and_altered_packets_are_refused_by_name() {
     let mut world = connected();
     let kept: Rc<RefCell<Vec<Vec<u8>>>> = Rc::default();

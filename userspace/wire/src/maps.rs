@@ -83,9 +83,13 @@ pub struct CallContext {
     /// For [`Stage::Reject`] and [`Stage::Drop`]: the [`crate::Reason`] to count.
     pub reason: u32,
     /// For [`Stage::Deliver`]: the generation of the policy that has judged the call so far and leaves the rest to the
-    /// engine; 0: there is no rest. The engine finds it where the packet's tag was.
+    /// engine; 0: there is no rest, and the engine finds [`JUDGED`].
     pub generation: u64,
 }
+
+/// What the engine finds where the tag of a judged request was, if the policy left nothing for it to judge. A smaller
+/// number is the generation of a policy that did, 0 says that there was no policy.
+pub const JUDGED: u64 = u64::MAX;
 
 /// What [`Stage::Answer`] answers with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
