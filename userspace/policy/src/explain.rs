@@ -11,6 +11,8 @@ use tollfree_wire::spec::{Class, MethodSpec};
 pub enum Place {
     /// In the NIC's driver, on what arrives.
     XdpIngress,
+    /// Once per session and method; the driver reads what was decided.
+    Session,
     /// In the engine.
     Engine,
 }
@@ -19,6 +21,7 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Place::XdpIngress => "XDP ingress",
+            Place::Session => "session",
             Place::Engine => "engine",
         })
     }
@@ -49,6 +52,8 @@ pub struct Explain {
 pub struct ElementPlace {
     /// Its name.
     pub name: String,
+    /// The methods it judges, by id, ascending; `None`: all.
+    pub methods: Option<Vec<u32>>,
     /// Where it runs.
     pub place: Place,
     /// Why there.

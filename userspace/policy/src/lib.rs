@@ -131,6 +131,7 @@ pub fn compile(
     let elements = policy.elements.iter().zip(placed).enumerate();
     let elements = elements.map(|(at, (element, place::Placed { place, why, effects }))| ElementPlace {
         name: element.name.clone(),
+        methods: element.methods.clone(),
         place,
         why,
         instructions: per_element.get(at).copied().unwrap_or(0),
