@@ -1,6 +1,7 @@
 //! How the engine's owner speaks to it from other threads.
 
 use crate::apps::AppId;
+use crate::carriage::TooMany;
 use crate::config::Waiting;
 use rustix::fd::OwnedFd;
 use serde::Serialize;
@@ -9,6 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tollfree_policy::{Program, State};
 use tollfree_ring::daemon::Port;
 use tollfree_schema::Manifest;
+use tollfree_wire::spec::MethodSpec;
 
 /// Called on the poll thread with a command's result; must not block.
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
@@ -58,6 +60,9 @@ pub enum Command {
     Detach(AppId),
     /// Replaces (or, with `None`, removes) one side's policy; answers with the side's new generation.
     Policy(Side, Option<Box<Program>>, Reply<u64>),
+    /// Replaces what one side's policy says of how methods are carried. New calls are carried so; calls under way end
+    /// as they began.
+    Carry(Side, Vec<(u32, MethodSpec)>, Reply<Result<(), TooMany>>),
     /// Looks at or changes the tables of one side's policy; `None` where no policy is in force.
     Tables(Side, TablesFn),
     /// Reports.

@@ -3,6 +3,7 @@
 use crate::apps::{App, AppId, response};
 use crate::bindings::Bindings;
 use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, Progress, REPLY_TOKEN};
+use crate::carriage::Carriage;
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::gate::Gate;
@@ -35,6 +36,8 @@ pub struct Core<D> {
     pub bindings: Bindings,
     /// Layouts of peers found compatible: (method, their fingerprint) to our fingerprint.
     pub accepted: HashMap<(u32, u32), u32>,
+    /// What transport blocks say of how methods are carried.
+    pub carriage: Carriage,
     /// Judges calls that arrive, where no XDP program has.
     pub server_gate: Gate,
     /// Judges calls that leave.
@@ -66,6 +69,7 @@ impl<D: Driver> Core<D> {
             held: Slab::default(),
             bindings: Bindings::default(),
             accepted: HashMap::new(),
+            carriage: Carriage::default(),
             server_gate: Gate::default(),
             client_gate: Gate::default(),
             tracked: HashMap::new(),

@@ -12,6 +12,7 @@
 mod apps;
 mod bindings;
 mod calls;
+mod carriage;
 mod command;
 mod config;
 mod core;
@@ -24,6 +25,7 @@ mod slab;
 mod wait;
 
 pub use apps::AppId;
+pub use carriage::TooMany;
 pub use command::{
     AppStatus, Attach, Command, Gone, Handle, Reply, SessionStatus, Side, Status, Stopped, TablesFn,
 };

@@ -75,13 +75,13 @@ impl<D: Driver> Core<D> {
         }
         request.validate(flat).map_err(|malformed| (Code::InvalidArgument, malformed.to_string()))?;
 
-        let mut view = view(method, layout, flat, body.len, deadline(now, deadline_us), now);
+        let deadline_ns = deadline(now, deadline_us, transport.timeout_us(method));
+        let mut view = view(method, layout, flat, body.len, deadline_ns, now);
         match self.client_gate.judge(&mut view).verdict {
             Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => {}
             Verdict::Drop(reason) => {
                 // What a lost call looks like: it ends when its deadline does.
                 self.count(reason);
-                let deadline_ns = deadline(now, deadline_us);
                 let origin = Origin::App { app: id, cookie, body };
                 let progress = Progress::Dropped;
                 self.outgoing.insert(Outgoing { origin, method, deadline_ns, binding: None, progress });
@@ -96,7 +96,7 @@ impl<D: Driver> Core<D> {
         let outgoing = Outgoing {
             origin: Origin::App { app: id, cookie, body },
             method,
-            deadline_ns: deadline(now, deadline_us),
+            deadline_ns,
             binding: None,
             progress: Progress::Binding,
         };
@@ -172,7 +172,8 @@ impl<D: Driver> Core<D> {
 
     /// Sends the calls whose layouts have been agreed on since the last time.
     pub fn send_ready(&mut self, now: u64, transport: &mut Transport) {
-        while let Some(WaitingCall { token, flat }) = self.ready.pop() {
+        // In the order in which they were made.
+        for WaitingCall { token, flat } in std::mem::take(&mut self.ready) {
             self.send(now, transport, token, &flat);
         }
     }
@@ -277,9 +278,11 @@ fn view<'a>(
     }
 }
 
-fn deadline(now: u64, deadline_us: u32) -> u64 {
-    match deadline_us {
-        NO_DEADLINE => u64::MAX,
-        us => now.saturating_add(u64::from(us) * 1000),
+/// When a call ends at the latest: as its caller asks, or as its method's transport allows.
+fn deadline(now: u64, deadline_us: u32, timeout_us: Option<u32>) -> u64 {
+    let asked = if deadline_us == NO_DEADLINE { None } else { Some(deadline_us) };
+    match asked.into_iter().chain(timeout_us).min() {
+        None => u64::MAX,
+        Some(us) => now.saturating_add(u64::from(us) * 1000),
     }
 }

@@ -262,6 +262,10 @@ impl<N: Nic, D: Driver> Engine<N, D> {
                 gate.replace(program.map(|program| *program));
                 reply(gate.generation);
             }
+            Command::Carry(side, named, reply) => {
+                let carried = self.core.carriage.replace(side, named);
+                reply(carried.map(|named| self.transport.set_specs(now, &named)));
+            }
             Command::Tables(Side::Server, run) => run(self.core.server_gate.state()),
             Command::Tables(Side::Client, run) => run(self.core.client_gate.state()),
             Command::Status(reply) => reply(self.status(now)),

@@ -1,5 +1,6 @@
 //! Whole engines: applications, rings, policy, transport and UDP together, without privileges.
 
+mod carriage;
 mod support;
 
 use std::time::Duration;

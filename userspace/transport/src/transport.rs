@@ -97,6 +97,11 @@ impl Transport {
         }
     }
 
+    /// The longest a call of a method may take as far as this host's transport block says, in µs.
+    pub fn timeout_us(&self, method: u32) -> Option<u32> {
+        self.specs.of(method).map(|spec| spec.timeout_us).filter(|timeout| *timeout != 0)
+    }
+
     /// Takes a packet, from the base header on. `Err` says why it was refused or dropped, to be counted.
     pub fn receive(
         &mut self,

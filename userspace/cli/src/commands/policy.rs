@@ -157,7 +157,8 @@ fn apply(input: &PolicyInput, target: &Target, output: Output, places: &Places) 
     let policy = input::Policy::read(input)?;
     // Compiled here even when the daemon will do it again: here the mistakes can be shown in place.
     let side = side(target.at);
-    let compiled = policy.compile_or_show(Options { side: side_asked(target), ..Options::default() }, output)?;
+    let compiled =
+        policy.compile_or_show(Options { side: side_asked(target), ..Options::default() }, output)?;
     let applied = match Means::of(target, places)? {
         Means::Pins(mut interface) => interface.apply(&policy, &compiled)?,
         Means::Daemon(mut client) => {

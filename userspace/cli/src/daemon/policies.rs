@@ -1,5 +1,9 @@
 //! Which policy is in force where. On an `afxdp` daemon a server-side policy runs in XDP, and once more in the engine
-//! for calls between applications of this host, which no NIC sees; everything else runs in the engine alone.
+//! for calls between applications of this host, which no NIC sees; everything else runs in the engine alone. How methods
+//! are carried is the engine's business on every backend.
+//!
+//! A policy replaces what it speaks of: one with nothing but a transport block leaves the chain in force that is, and
+//! one without leaves methods carried as they are. Clearing a side ends both.
 
 use super::config::Side;
 use super::{Daemon, ask};
@@ -11,6 +15,7 @@ use anyhow::{Result, anyhow};
 use std::net::IpAddr;
 use tollfree_engine::{Command, Handle};
 use tollfree_policy::{Compiled, Options, State, TableError};
+use tollfree_wire::spec::MethodSpec;
 use tracing::{info, warn};
 
 /// A policy in force, for reports.
@@ -30,12 +35,14 @@ pub struct Policies {
     xdp: Option<Attached>,
     /// Of the server's and of the client's side.
     in_force: [Option<InForce>; 2],
+    /// What the transport blocks of both sides name.
+    carried: [Vec<(u32, MethodSpec)>; 2],
 }
 
 impl Policies {
     /// Nothing in force yet.
     pub fn new(engine: Handle, xdp: Option<Attached>) -> Policies {
-        Policies { engine, xdp, in_force: [None, None] }
+        Policies { engine, xdp, in_force: [None, None], carried: Default::default() }
     }
 
     /// What is in force on a side.
@@ -59,6 +66,7 @@ impl Policies {
         let generation = xdp.generation()?;
         match policy.compile(Options::default()) {
             Ok(compiled) => {
+                self.carry(Side::Server, &compiled).await?;
                 self.set_engine(Side::Server, Some(compiled)).await?;
                 self.copy_tables_to_engine().await?;
             }
@@ -78,6 +86,35 @@ impl Policies {
     pub async fn apply(&mut self, policy: &Policy, at: Side) -> Result<Applied> {
         let options = Options { side: Some(compiler_side(at)), xdp: self.xdp.is_some(), interface: None };
         let compiled = policy.compile(options).map_err(refused)?;
+        let before = self.carried[slot(at)].clone();
+        self.carry(at, &compiled).await?;
+        let applied = self.judge(policy, at, compiled).await;
+        if applied.is_err() {
+            self.carry_methods(at, before).await?;
+        }
+        applied
+    }
+
+    /// Puts a policy's chain in force, if it has one.
+    async fn judge(&mut self, policy: &Policy, at: Side, compiled: Compiled) -> Result<Applied> {
+        let in_engine = |generation, tables| Applied {
+            policy: policy.name.clone(),
+            target: "engine".into(),
+            place: "engine".into(),
+            at,
+            generation,
+            tables,
+            instructions: 0,
+        };
+        if compiled.explain.elements.is_empty() {
+            let generation = self.in_force(at).map_or(0, |in_force| in_force.generation);
+            self.in_force[slot(at)].get_or_insert_with(|| InForce {
+                name: policy.name.clone(),
+                place: "engine",
+                generation,
+            });
+            return Ok(in_engine(generation, Vec::new()));
+        }
         let applied = match (&mut self.xdp, at, &compiled.object) {
             (Some(xdp), Side::Server, Some(_)) => {
                 let applied = xdp.apply(policy, &compiled)?;
@@ -101,15 +138,7 @@ impl Policies {
             _ => {
                 let tables = compiled.tables.iter().map(|table| table.name.clone()).collect();
                 let generation = self.set_engine(at, Some(compiled)).await?;
-                Applied {
-                    policy: policy.name.clone(),
-                    target: "engine".into(),
-                    place: "engine".into(),
-                    at,
-                    generation,
-                    tables,
-                    instructions: 0,
-                }
+                in_engine(generation, tables)
             }
         };
         let place = if applied.place == "xdp" { "xdp" } else { "engine" };
@@ -130,6 +159,7 @@ impl Policies {
             xdp.clear()?;
         }
         self.set_engine(at, None).await?;
+        self.carry_methods(at, Vec::new()).await?;
         self.in_force[slot(at)] = None;
         Ok(())
     }
@@ -168,6 +198,21 @@ impl Policies {
                 xdp.interface()
             );
         }
+    }
+
+    /// Carries methods as a policy's transport block says, if it has one.
+    async fn carry(&mut self, at: Side, compiled: &Compiled) -> Result<()> {
+        let named: Vec<_> =
+            compiled.explain.transport.iter().map(|method| (method.id, method.spec)).collect();
+        if named.is_empty() { Ok(()) } else { self.carry_methods(at, named).await }
+    }
+
+    async fn carry_methods(&mut self, at: Side, named: Vec<(u32, MethodSpec)>) -> Result<()> {
+        let wanted = named.clone();
+        let carried = ask(&self.engine, |reply| Command::Carry(engine_side(at), wanted, reply)).await?;
+        carried.map_err(refused)?;
+        self.carried[slot(at)] = named;
+        Ok(())
     }
 
     async fn set_engine(&self, at: Side, compiled: Option<Compiled>) -> Result<u64> {

@@ -1,5 +1,7 @@
 //! Hosts and applications for tests: real engines over UDP on loopback, real rings, everything in one process.
 
+pub mod wire;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -96,6 +98,15 @@ impl Host {
         self.ask(|reply| Command::Policy(side, Some(Box::new(compiled.program)), reply))
     }
 
+    /// Puts a policy's transport block in force.
+    pub fn carry(&self, side: Side, text: &str, manifest: &Manifest) {
+        let source = tollfree_policy::Source { name: "test.policy", text };
+        let options = tollfree_policy::Options { xdp: false, ..Default::default() };
+        let compiled = tollfree_policy::compile(&source, manifest, options).unwrap();
+        let named = compiled.explain.transport.iter().map(|method| (method.id, method.spec)).collect();
+        self.ask(|reply| Command::Carry(side, named, reply)).unwrap();
+    }
+
     pub fn stop(mut self) {
         self.end();
     }
@@ -167,14 +178,27 @@ impl App {
 
     /// Like [`App::call`], with the flat block's first bytes given.
     pub fn call_flat(&mut self, cookie: u64, start: &[u8], body: &[u8], deadline: Option<Duration>) {
-        let layout = &self.manifest.method(tollfree_schema::method_id(HASH)).unwrap().request;
+        self.call_method(HASH, cookie, start, body, deadline);
+    }
+
+    /// Calls a method by its path.
+    pub fn call_method(
+        &mut self,
+        path: &str,
+        cookie: u64,
+        start: &[u8],
+        body: &[u8],
+        deadline: Option<Duration>,
+    ) {
+        let method = tollfree_schema::method_id(path);
+        let layout = &self.manifest.method(method).unwrap().request;
         let (fingerprint, mut block) = (layout.fingerprint, start.to_vec());
         block.resize(layout.flat_len.into(), 0);
         let (flat, body) = (self.put(cookie, &block), self.put(cookie, body));
         self.submit(Submission {
             op: AppOp::Call,
             status: Code::Ok,
-            method: tollfree_schema::method_id(HASH),
+            method,
             call: cookie,
             layout: fingerprint,
             deadline_us: deadline.map_or(NO_DEADLINE, |deadline| deadline.as_micros() as u32),
