@@ -24,6 +24,51 @@ type Value = u64;
 #[btf_map(name = "rules")]
 static RULES: HashMap<u32, Value, 16> = HashMap::new();
 
+/// What policies can have besides hash tables, in the flavour whose table has another type.
+#[cfg(feature = "wide")]
+mod own {
+    use aya_ebpf::btf_maps::{Array, PerCpuArray};
+    use aya_ebpf::macros::btf_map;
+    use tollfree_wire::session::SESSION_SLOTS;
+
+    #[btf_map(name = "tf_generation")]
+    static GENERATION: Array<u64, 1> = Array::new();
+
+    /// A session's index, and one byte that was decided.
+    #[btf_map(name = "tf_decisions")]
+    static DECISIONS: Array<[u32; 2], { SESSION_SLOTS as usize }> = Array::new();
+
+    /// A cell.
+    #[btf_map(name = "limit")]
+    static LIMIT: Array<u64, 1> = Array::new();
+
+    /// A counter.
+    #[btf_map(name = "calls")]
+    static CALLS: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+    /// Counts the call; the policy's generation if the cell says 5 and the session may call.
+    #[inline(always)]
+    pub fn generation(session: u32) -> u64 {
+        if let Some(calls) = CALLS.get_ptr_mut(0) {
+            // SAFETY: a per-CPU slot which nobody else writes while this program runs on this CPU.
+            unsafe { *calls += 1 };
+        }
+        match (LIMIT.get(0), DECISIONS.get(session), GENERATION.get(0)) {
+            (Some(5), Some([_, 1]), Some(generation)) => *generation,
+            _ => 0,
+        }
+    }
+}
+
+/// What the smaller flavour has instead.
+#[cfg(not(feature = "wide"))]
+mod own {
+    /// Any number.
+    pub fn generation(_session: u32) -> u64 {
+        3
+    }
+}
+
 /// The policy.
 #[xdp]
 pub fn tf_policy(ctx: XdpContext) -> u32 {
@@ -33,8 +78,9 @@ pub fn tf_policy(ctx: XdpContext) -> u32 {
     let (stage, code, reason) = verdict(&ctx, call.header_offset);
     call.code = code as u32;
     call.reason = reason as u32;
-    // The engine has to judge the rest of it.
-    call.generation = if stage == Stage::Deliver && code == Code::Aborted { 3 } else { 0 };
+    // The engine has to judge the rest of it, if there is one.
+    call.generation =
+        if stage == Stage::Deliver && code == Code::Aborted { own::generation(call.session) } else { 0 };
     // SAFETY: nothing on this stack needs dropping.
     unsafe { maps::STAGES.tail_call(&ctx, stage as u32) };
     XDP_DROP

@@ -151,6 +151,7 @@ impl Attached {
                 key_size: table.key_size,
                 value_size: table.value_size,
                 capacity: table.capacity,
+                ..TableInfo::default()
             })
             .collect();
         let meta = serde_json::to_value(&record)?;

@@ -146,8 +146,8 @@ impl Attachment<'_> {
         let root = loaded(&mut ebpf, ROOT)?;
         root.attach_to_link(link).map_err(|cause| self.failed(&cause))?;
         self.pin(&mut ebpf)?;
-        let State { generation, tables, policy, .. } = before.unwrap_or_default();
-        State { generation, tables, policy, ..self.state() }.write(self.paths, self.interface)
+        let State { mode, port, object, .. } = self.state();
+        State { mode, port, object, ..before.unwrap_or_default() }.write(self.paths, self.interface)
     }
 
     fn state(&self) -> State {
@@ -246,7 +246,7 @@ pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp,
     Ok(program)
 }
 
-fn loaded<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
+pub(crate) fn loaded<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
     let missing = |cause: String| Error::Object { object: "the object".to_owned(), cause };
     let program = ebpf.program_mut(name).ok_or_else(|| missing(format!("it has no program {name}")))?;
     program.try_into().map_err(|_| missing(format!("its program {name} is not an XDP program")))

@@ -136,6 +136,18 @@ pub enum Error {
         /// Bytes given.
         found: usize,
     },
+    /// A counter was to be set.
+    #[error("table {table} is a counter, which policies only add to; delete its entry to start again at 0")]
+    Counter {
+        /// The table.
+        table: String,
+    },
+    /// A cell was to be deleted.
+    #[error("{table} is a cell, which always has a value; set it instead")]
+    Cell {
+        /// The cell.
+        table: String,
+    },
     /// A map operation failed.
     #[error("cannot {operation} map {map} of {interface}: {cause}")]
     Map {

@@ -19,6 +19,7 @@ pub struct Interface {
     pub(crate) paths: Paths,
     pub(crate) pins: Pins,
     pub(crate) sessions: SharedMap,
+    pub(crate) peers: SharedMap,
     pub(crate) layouts: SharedMap,
     pub(crate) addresses: SharedMap,
     pub(crate) sockets: SharedMap,
@@ -46,6 +47,8 @@ pub struct Status {
     pub generation: u64,
     /// What was given along with the policy in force; null without one.
     pub policy: serde_json::Value,
+    /// What was given along with the policy before; null where there was none.
+    pub policy_before: serde_json::Value,
     /// The policy's tables.
     pub tables: Vec<String>,
     /// Queues with an AF_XDP socket.
@@ -69,6 +72,7 @@ impl Interface {
             name: interface.to_owned(),
             paths: paths.clone(),
             sessions: map(maps::SESSIONS)?,
+            peers: map(maps::PEERS)?,
             layouts: map(maps::LAYOUTS)?,
             addresses: map(maps::ADDRESSES)?,
             sockets: map(maps::SOCKETS)?,
@@ -104,7 +108,7 @@ impl Interface {
     /// # Errors
     /// The state file or the kernel cannot be asked.
     pub fn status(&self) -> Result<Status, Error> {
-        let State { mode: _, port, object, generation, tables: _, policy } =
+        let State { mode: _, port, object, generation, tables: _, policy, tables_before: _, policy_before } =
             State::read(&self.paths, &self.name)?.unwrap_or_default();
         let ours = linked_program(&self.pins)?.map(|link| link.program);
         let running = match device::attached(&self.name) {
@@ -125,6 +129,7 @@ impl Interface {
             object,
             generation,
             policy,
+            policy_before,
             tables: self.tables()?,
             queues,
         })

@@ -68,6 +68,21 @@ impl Pins {
         self.root.join("tables")
     }
 
+    /// The tables that only the policy before the one in force had.
+    pub fn before(&self) -> PathBuf {
+        self.root.join("before")
+    }
+
+    /// The maps that the policy in force has to itself.
+    pub fn own(&self) -> PathBuf {
+        self.root.join("own")
+    }
+
+    /// The maps that a policy being applied has to itself.
+    pub fn staged_own(&self) -> PathBuf {
+        self.staging().join("own")
+    }
+
     /// The tables of a policy that is being applied.
     pub fn staging(&self) -> PathBuf {
         self.root.join("staging")

@@ -1,22 +1,22 @@
-//! Swapping policies: prepared completely beside the one in force, then put into the slot in one step.
+//! Swapping policies: prepared completely beside the one in force, then put into the slot in one step. The policy
+//! before, and the tables that only it had, are kept for a way back.
 
-use crate::attach::{program, shared_loader};
-use crate::maps::describe;
-use crate::paths::{remove_file, remove_tree};
+use crate::attach::{loaded, program, shared_loader};
+use crate::object::{Object, PROGRAM};
+use crate::own::{DecisionsMap, Own};
+use crate::paths::{Pins, remove_file, remove_tree};
 use crate::{Error, Interface, State, bpffs, error};
-use libbpf_rs::{MapCore, MapHandle, MapType, ObjectBuilder, ProgramHandle};
+use aya::Ebpf;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ProgramHandle};
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::Path;
+use std::collections::HashSet;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tollfree_wire::maps::Stage;
 
-/// The program of a policy object.
-const PROGRAM: &str = "tf_policy";
-
 /// A table of a policy, as the kernel sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TableInfo {
     /// Its name, also the map's in the object.
     pub name: String,
@@ -26,109 +26,211 @@ pub struct TableInfo {
     pub value_size: u32,
     /// Entries it can have.
     pub capacity: u32,
+    /// What its bytes mean, in words of whoever applies policies: entries stay only where it is the same.
+    #[serde(default)]
+    pub meaning: String,
+    /// What a cell holds at first, `value_size` bytes; empty: zeros.
+    #[serde(default)]
+    pub initial: Vec<u8>,
+}
+
+/// A policy to be put into force.
+#[derive(Clone, Copy, Debug)]
+pub struct NewPolicy<'a> {
+    /// Its object: program `tf_policy` in section `xdp`, further parts `tf_policy_1` and so on, its maps.
+    pub object: &'a [u8],
+    /// Its tables.
+    pub tables: &'a [TableInfo],
+    /// Kept in the state for whoever asks [`Interface::status`].
+    pub meta: &'a serde_json::Value,
+}
+
+/// A policy in the kernel that is not in force yet, with everything it needs. No other policy can be applied to the
+/// interface while it is held. Dropping it leaves things as they were.
+pub struct Prepared {
+    generation: u64,
+    tables: Vec<TableInfo>,
+    meta: serde_json::Value,
+    state: State,
+    /// The tables that come from where those of the policy before are kept.
+    revived: Vec<String>,
+    /// Keeps the programs and maps until they are pinned where they belong.
+    ebpf: Ebpf,
+    decisions: Option<DecisionsMap>,
+    staging: Staging,
+    _lock: OwnedFd,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    /// The generation that it will have.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Where to write what is decided per session, before [`Interface::commit`]; `None`: nothing is.
+    pub fn decisions(&self) -> Option<&DecisionsMap> {
+        self.decisions.as_ref()
+    }
+}
+
+/// The directory of pins that are not in their places yet. Goes when dropped.
+struct Staging(PathBuf);
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // The next policy to be prepared tries again.
+        drop(remove_tree(&self.0));
+    }
 }
 
 impl Interface {
-    /// Puts a policy into force and returns its generation. Packets are judged by the old policy or by the new one,
-    /// never by none. Tables of the same name and type keep their entries. `meta` is kept in the state for whoever
-    /// asks [`Interface::status`].
+    /// Puts a policy into force and returns its generation: [`Interface::prepare`] and [`Interface::commit`].
     ///
     /// # Errors
-    /// The object is not usable or the kernel refuses it. The policy in force before stays so, with its tables.
+    /// As there.
     pub fn apply_policy(
         &mut self,
         object: &[u8],
         tables: &[TableInfo],
         meta: serde_json::Value,
     ) -> Result<u64, Error> {
-        let _lock = bpffs::lock(&self.paths.bpffs)?;
-        let mut state = State::read(&self.paths, &self.name)?.unwrap_or_default();
-        let kinds = check_object(object, tables)?;
-        let result = self.swap(object, tables, &kinds, &mut state, meta);
-        // Left there only by a failure.
-        let staging = self.pins.staging();
-        remove_tree(&staging).map_err(Error::file("remove", &staging))?;
-        result
+        let prepared = self.prepare(NewPolicy { object, tables, meta: &meta })?;
+        self.commit(prepared)
     }
 
-    fn swap(
-        &mut self,
-        object: &[u8],
-        tables: &[TableInfo],
-        kinds: &HashMap<String, MapType>,
-        state: &mut State,
-        meta: serde_json::Value,
-    ) -> Result<u64, Error> {
-        let (kept, staging) = (self.pins.tables(), self.pins.staging());
-        remove_tree(&staging).map_err(Error::file("remove", &staging))?;
-        for directory in [&kept, &staging] {
-            std::fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+    /// Loads a policy beside the one in force, with its tables: those of the same name, type and meaning are the ones in
+    /// force, with their entries.
+    ///
+    /// # Errors
+    /// The object is not usable or the kernel refuses it. Nothing has changed then.
+    pub fn prepare(&mut self, new: NewPolicy<'_>) -> Result<Prepared, Error> {
+        let NewPolicy { object, tables, meta } = new;
+        let lock = bpffs::lock(&self.paths.bpffs)?;
+        let state = State::read(&self.paths, &self.name)?.unwrap_or_default();
+        let shape = Object::check(object, tables)?;
+        let pins = self.pins.clone();
+        for directory in [pins.tables(), pins.before(), pins.own()] {
+            std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
         }
-        let pins = &self.pins;
-        let loader = self.loader.get_or_insert_with(|| shared_loader(pins));
-        for table in tables {
-            let name = intern(&table.name);
-            let in_force = kept.join(name);
-            let path = if keeps(&in_force, table, kinds.get(name)) { in_force } else { staging.join(name) };
-            loader.map_pin_path(name, path);
-        }
-        let mut ebpf = loader.load(object).map_err(|cause| Error::Object {
-            object: "the policy object".to_owned(),
-            cause: error::chain(&cause),
-        })?;
-        let policy = program(&mut ebpf, PROGRAM)?;
-        let fresh = staging.join("policy");
-        policy.pin(&fresh).map_err(|cause| Error::Object {
-            object: "the policy object".to_owned(),
-            cause: error::chain(&cause),
-        })?;
+        let staging = Staging(pins.staging());
+        remove_tree(&staging.0).map_err(Error::file("remove", &staging.0))?;
+        let own = pins.staged_own();
+        std::fs::create_dir_all(&own).map_err(Error::file("create", &own))?;
 
-        // From here on nothing depends on the policy any more. What can still fail is undone.
-        let before = ProgramHandle::from_pinned_path(self.pins.policy()).ok();
-        let fd = policy.fd().map_err(|cause| Error::Object {
-            object: "the policy object".to_owned(),
-            cause: error::chain(&cause),
-        })?;
-        self.set_policy_slot(Some(fd.as_fd()))?;
-        let old = std::mem::replace(
+        let loader = self.loader.get_or_insert_with(|| shared_loader(&pins));
+        let mut fresh = Vec::new();
+        let mut revived = Vec::new();
+        for table in tables {
+            let kind = shape.kinds.get(&table.name);
+            let path = if keeps(&pins.tables(), &state.tables, table, kind) {
+                pins.tables().join(&table.name)
+            } else if keeps(&pins.before(), &state.tables_before, table, kind) {
+                revived.push(table.name.clone());
+                pins.before().join(&table.name)
+            } else {
+                fresh.push(table);
+                staging.0.join(&table.name)
+            };
+            loader.map_pin_path(intern(&table.name), path);
+        }
+        for name in &shape.own {
+            loader.map_pin_path(intern(name), own.join(name));
+        }
+        let mut ebpf = loader.load(object).map_err(|cause| unusable(error::chain(&cause)))?;
+        for table in fresh {
+            fill(&staging.0.join(&table.name), table)?;
+        }
+        let generation = state.generation + 1;
+        let Own { decisions } = Own::fill(&own, generation, &self.name, &shape)?;
+        for name in &shape.programs {
+            program(&mut ebpf, name)?;
+        }
+        shape.join_parts(&own, &mut ebpf)?;
+        let pin = staging.0.join("policy");
+        loaded(&mut ebpf, PROGRAM)?.pin(&pin).map_err(|cause| unusable(error::chain(&cause)))?;
+        Ok(Prepared {
+            generation,
+            tables: tables.to_vec(),
+            meta: meta.clone(),
             state,
-            State {
-                generation: state.generation + 1,
-                tables: tables.to_vec(),
-                policy: meta,
-                ..state.clone()
-            },
-        );
-        if let Err(error) = state.write(&self.paths, &self.name) {
-            *state = old;
+            revived,
+            ebpf,
+            decisions,
+            staging,
+            _lock: lock,
+        })
+    }
+
+    /// Puts a prepared policy into force and returns its generation. Packets are judged by the old policy or by the new
+    /// one, never by none.
+    ///
+    /// # Errors
+    /// The kernel or the file system refused. The policy in force before stays so, with its tables.
+    pub fn commit(&mut self, prepared: Prepared) -> Result<u64, Error> {
+        let Prepared { generation, tables, meta, state, revived, mut ebpf, decisions: _, staging, _lock } =
+            prepared;
+        // What can still fail is undone.
+        let before = ProgramHandle::from_pinned_path(self.pins.policy()).ok();
+        let policy = program(&mut ebpf, PROGRAM)?;
+        let fd = policy.fd().map_err(|cause| unusable(error::chain(&cause)))?;
+        self.set_policy_slot(Some(fd.as_fd()))?;
+        let after = State {
+            generation,
+            tables: tables.clone(),
+            policy: meta,
+            tables_before: state.tables,
+            policy_before: state.policy,
+            ..state
+        };
+        if let Err(error) = after.write(&self.paths, &self.name) {
             // The error that led here is the one to report.
             drop(self.set_policy_slot(before.as_ref().map(AsFd::as_fd)));
             return Err(error);
         }
-        self.settle(tables)?;
-        Ok(state.generation)
+        self.settle(&tables, &revived, &staging.0)?;
+        Ok(generation)
     }
 
-    /// Moves what was staged to where it is looked for, and removes tables that no policy uses any more.
-    fn settle(&self, tables: &[TableInfo]) -> Result<(), Error> {
-        let (kept, staging) = (self.pins.tables(), self.pins.staging());
-        let fresh = staging.join("policy");
-        std::fs::rename(&fresh, self.pins.policy()).map_err(Error::file("rename", &fresh))?;
+    /// Moves what was staged to where it is looked for, and puts the tables that only the policy before had aside.
+    fn settle(&self, tables: &[TableInfo], revived: &[String], staging: &Path) -> Result<(), Error> {
+        let Interface { pins, .. } = self;
+        let (kept, before, own) = (pins.tables(), pins.before(), pins.own());
+        rename(&staging.join("policy"), &pins.policy())?;
+        for name in names(&before)?.iter().filter(|name| !revived.contains(name)) {
+            remove(&before.join(name))?;
+        }
+        for name in revived {
+            rename(&before.join(name), &staging.join(name))?;
+        }
+        let used: HashSet<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+        for name in names(&kept)? {
+            if !used.contains(name.as_str()) || staging.join(&name).exists() {
+                rename(&kept.join(&name), &before.join(&name))?;
+            }
+        }
         for table in tables {
             let path = staging.join(&table.name);
             if path.exists() {
-                std::fs::rename(&path, kept.join(&table.name)).map_err(Error::file("rename", &path))?;
+                rename(&path, &kept.join(&table.name))?;
             }
         }
-        let used: HashSet<&str> = tables.iter().map(|table| table.name.as_str()).collect();
-        for name in self.tables()?.iter().filter(|name| !used.contains(name.as_str())) {
-            let path = kept.join(name);
-            remove_file(&path).map_err(Error::file("remove", &path))?;
+        let staged = pins.staged_own();
+        for name in names(&own)?.iter().filter(|name| !staged.join(name).exists()) {
+            remove(&own.join(name))?;
+        }
+        for name in names(&staged)? {
+            rename(&staged.join(&name), &own.join(&name))?;
         }
         Ok(())
     }
 
-    /// Takes the policy out: every call is delivered from now on. Its tables go with it.
+    /// Takes the policy out: every call is delivered from now on. Its tables are put aside, for a way back.
     ///
     /// # Errors
     /// The kernel refused, or files cannot be removed.
@@ -136,12 +238,31 @@ impl Interface {
         let _lock = bpffs::lock(&self.paths.bpffs)?;
         let state = State::read(&self.paths, &self.name)?.unwrap_or_default();
         self.set_policy_slot(None)?;
-        let (policy, tables) = (self.pins.policy(), self.pins.tables());
-        remove_file(&policy).map_err(Error::file("remove", &policy))?;
-        remove_tree(&tables).map_err(Error::file("remove", &tables))?;
-        let generation = state.generation + 1;
-        State { generation, tables: Vec::new(), policy: serde_json::Value::Null, ..state }
-            .write(&self.paths, &self.name)
+        let Pins { .. } = &self.pins;
+        remove(&self.pins.policy())?;
+        let (before, own) = (self.pins.before(), self.pins.own());
+        remove_tree(&own).map_err(Error::file("remove", &own))?;
+        remove_tree(&before).map_err(Error::file("remove", &before))?;
+        if self.pins.tables().exists() {
+            rename(&self.pins.tables(), &before)?;
+        }
+        let after = State {
+            generation: state.generation + 1,
+            tables: Vec::new(),
+            policy: serde_json::Value::Null,
+            tables_before: state.tables,
+            policy_before: state.policy,
+            ..state
+        };
+        after.write(&self.paths, &self.name)
+    }
+
+    /// Where to write what the policy in force decides per session; `None`: nothing is, or there is no policy.
+    ///
+    /// # Errors
+    /// The pin is not what it should be.
+    pub fn decisions(&self) -> Result<Option<DecisionsMap>, Error> {
+        DecisionsMap::open(&self.pins.own(), &self.name)
     }
 
     fn set_policy_slot(&self, program: Option<BorrowedFd<'_>>) -> Result<(), Error> {
@@ -153,48 +274,46 @@ impl Interface {
     }
 }
 
-/// Whether the table in force has the type that the new policy wants, so that its entries stay.
-fn keeps(pin: &Path, table: &TableInfo, kind: Option<&MapType>) -> bool {
-    let TableInfo { name: _, key_size, value_size, capacity } = table;
-    MapHandle::from_pinned_path(pin).is_ok_and(|map| {
-        kind.is_none_or(|kind| map.map_type() == *kind)
-            && (map.key_size(), map.value_size(), map.max_entries()) == (*key_size, *value_size, *capacity)
+fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    std::fs::rename(from, to).map_err(Error::file("rename", from))
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    remove_file(path).map_err(Error::file("remove", path))
+}
+
+/// The names of the pins in a directory.
+fn names(directory: &Path) -> Result<Vec<String>, Error> {
+    let entries = std::fs::read_dir(directory).map_err(Error::file("list", directory))?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+/// Whether the pinned table has the type that the new policy wants, so that its entries stay. `known` are the tables
+/// whose pins the directory has.
+fn keeps(directory: &Path, known: &[TableInfo], table: &TableInfo, kind: Option<&MapType>) -> bool {
+    let TableInfo { name, key_size, value_size, capacity, meaning, initial: _ } = table;
+    let same_meaning = known.iter().any(|old| old.name == *name && old.meaning == *meaning);
+    same_meaning
+        && MapHandle::from_pinned_path(directory.join(name)).is_ok_and(|map| {
+            kind.is_none_or(|kind| map.map_type() == *kind)
+                && (map.key_size(), map.value_size(), map.max_entries())
+                    == (*key_size, *value_size, *capacity)
+        })
+}
+
+/// Gives a new cell its first value.
+fn fill(pin: &Path, table: &TableInfo) -> Result<(), Error> {
+    if table.initial.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    let map = MapHandle::from_pinned_path(pin).map_err(|cause| unusable(format!("{cause:#}")))?;
+    map.update(&0u32.to_ne_bytes(), &table.initial, MapFlags::ANY).map_err(|cause| {
+        unusable(format!("its cell {} cannot be given its first value: {cause:#}", table.name))
     })
 }
 
-/// Checks what the object says of its maps against what they will be, since aya takes a pin for what the object says.
-/// Returns the tables' map types.
-fn check_object(object: &[u8], tables: &[TableInfo]) -> Result<HashMap<String, MapType>, Error> {
-    let mut kinds = HashMap::new();
-    let unusable = |cause: String| Error::Object { object: "the policy object".to_owned(), cause };
-    let open = crate::verify::silently(|| ObjectBuilder::default().open_memory(object))
-        .map_err(|cause| unusable(format!("{cause:#}")))?;
-    if !open.progs().any(|program| program.name() == PROGRAM) {
-        return Err(unusable(format!("it has no program {PROGRAM}")));
-    }
-    for map in open.maps() {
-        let name = map.name().to_string_lossy().into_owned();
-        if crate::maps::check_definition(&map).map_err(unusable)? {
-            continue;
-        }
-        let found = (map.map_type(), map.key_size(), map.value_size(), map.max_entries());
-        let Some(table) = tables.iter().find(|table| table.name == name) else {
-            return Err(unusable(format!("its map {name} is neither shared nor a table of the policy")));
-        };
-        if name.is_empty() || name.contains(['/', '.']) || name == "policy" {
-            return Err(unusable(format!("a table cannot be called {name:?}")));
-        }
-        let TableInfo { name: _, key_size, value_size, capacity } = table;
-        if (found.1, found.2, found.3) != (*key_size, *value_size, *capacity) {
-            return Err(unusable(format!(
-                "its table {name} has {}, but is described as {}",
-                describe(found.0, found.1, found.2, found.3),
-                describe(found.0, *key_size, *value_size, *capacity)
-            )));
-        }
-        kinds.insert(name, found.0);
-    }
-    Ok(kinds)
+pub(crate) fn unusable(cause: String) -> Error {
+    Error::Object { object: "the policy object".to_owned(), cause }
 }
 
 /// A table's name for as long as the process lives: the loader, which is kept, wants to borrow it that long. Names

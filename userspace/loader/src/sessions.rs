@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use tollfree_wire::SessionEntry;
 use tollfree_wire::frame::Address;
-use tollfree_wire::maps::LayoutKey;
+use tollfree_wire::maps::{LayoutKey, PeerEntry};
 use tollfree_wire::session::{SESSION_SLOTS, place};
 
 impl Interface {
@@ -22,6 +22,18 @@ impl Interface {
         hidden.guard.index = 0;
         self.sessions.set(&key, bytemuck::bytes_of(&hidden))?;
         self.sessions.set(&key, bytemuck::bytes_of(entry))
+    }
+
+    /// Says who is at the other end of a session. To be written before the session itself.
+    ///
+    /// # Errors
+    /// The kernel refused the update.
+    pub fn peer_insert(&self, peer: &PeerEntry) -> Result<(), Error> {
+        // As with sessions: whoever finds the index finds all the rest.
+        let hidden = PeerEntry { session: 0, ..*peer };
+        let key = place(peer.session).to_ne_bytes();
+        self.peers.set(&key, bytemuck::bytes_of(&hidden))?;
+        self.peers.set(&key, bytemuck::bytes_of(peer))
     }
 
     /// Forgets a session, given by its index or its place.

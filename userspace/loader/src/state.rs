@@ -20,6 +20,12 @@ pub struct State {
     pub tables: Vec<TableInfo>,
     /// What was given along with the policy; null without one.
     pub policy: serde_json::Value,
+    /// The tables of the policy before.
+    #[serde(default)]
+    pub tables_before: Vec<TableInfo>,
+    /// What was given along with the policy before; null where there was none.
+    #[serde(default)]
+    pub policy_before: serde_json::Value,
 }
 
 impl State {

@@ -2,7 +2,7 @@
 
 use crate::maps::SharedMap;
 use crate::{Error, Interface};
-use libbpf_rs::{MapCore, MapHandle};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -42,32 +42,44 @@ impl Interface {
     /// Sets an entry.
     ///
     /// # Errors
-    /// No such table, a wrong size, or a full table.
+    /// No such table, a wrong size, a full table, or a counter, which is only added to.
     pub fn table_set(&self, table: &str, key: &[u8], value: &[u8]) -> Result<(), Error> {
         let map = self.table(table)?;
         check(table, "key", map.map.key_size(), key)?;
         check(table, "value", map.map.value_size(), value)?;
+        if is_counter(&map) {
+            return Err(Error::Counter { table: table.to_owned() });
+        }
         map.set(key, value)
     }
 
-    /// An entry's value, if there is one.
+    /// An entry's value, if there is one; of a counter the sum over all CPUs.
     ///
     /// # Errors
     /// No such table, or a wrong size.
     pub fn table_get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let map = self.table(table)?;
         check(table, "key", map.map.key_size(), key)?;
-        map.get(key)
+        get(&map, key)
     }
 
-    /// Removes an entry; whether there was one.
+    /// Removes an entry; whether there was one. A counter starts again at 0.
     ///
     /// # Errors
-    /// No such table, or a wrong size.
+    /// No such table, a wrong size, or a cell, which always has a value.
     pub fn table_delete(&self, table: &str, key: &[u8]) -> Result<bool, Error> {
         let map = self.table(table)?;
         check(table, "key", map.map.key_size(), key)?;
-        map.remove(key)
+        match map.map.map_type() {
+            MapType::Array => Err(Error::Cell { table: table.to_owned() }),
+            MapType::PercpuArray => {
+                let cpus = libbpf_rs::num_possible_cpus().map_err(map.failed("update"))?;
+                let zeros = vec![vec![0; map.map.value_size() as usize]; cpus];
+                map.map.update_percpu(key, &zeros, MapFlags::ANY).map_err(map.failed("update"))?;
+                Ok(true)
+            }
+            _ => map.remove(key),
+        }
     }
 
     /// Every entry. Entries that change meanwhile may be missing.
@@ -78,12 +90,29 @@ impl Interface {
         let map = self.table(table)?;
         let mut entries = Vec::new();
         for key in map.map.keys() {
-            if let Some(value) = map.get(&key)? {
+            if let Some(value) = get(&map, &key)? {
                 entries.push((key, value));
             }
         }
         Ok(entries)
     }
+}
+
+/// Whether each CPU has numbers of its own in it.
+fn is_counter(map: &SharedMap) -> bool {
+    matches!(map.map.map_type(), MapType::PercpuArray | MapType::PercpuHash | MapType::LruPercpuHash)
+}
+
+fn get(map: &SharedMap, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    if !is_counter(map) {
+        return map.get(key);
+    }
+    let values = map.map.lookup_percpu(key, MapFlags::ANY).map_err(map.failed("read"))?;
+    let sum = |values: Vec<Vec<u8>>| {
+        let numbers = values.iter().filter_map(|value| bytemuck::try_pod_read_unaligned::<u64>(value).ok());
+        numbers.fold(0u64, u64::saturating_add).to_ne_bytes().to_vec()
+    };
+    Ok(values.map(sum))
 }
 
 fn check(table: &str, part: &'static str, wanted: u32, bytes: &[u8]) -> Result<(), Error> {

@@ -2,11 +2,12 @@
 
 mod common;
 
-use common::packet::{Packet, STACKS, sessions};
+use common::packet::{Packet, SERVER, STACKS, sessions};
 use common::{Action, IFACE, Sandbox, corrupted, sandbox, test_policy, wide_policy, xdp_socket};
 use serde_json::Value;
 use std::os::fd::{AsFd, OwnedFd};
-use tollfree_loader::{Error, Interface, TableInfo};
+use tollfree_loader::{Error, Interface, NewPolicy, TableInfo};
+use tollfree_wire::maps::JUDGED;
 
 fn ready() -> Option<(Interface, OwnedFd, Sandbox)> {
     let sandbox = sandbox()?;
@@ -33,10 +34,82 @@ fn tables_survive_a_swap_when_their_type_does() {
     interface.table_set("rules", &key, &[1; 8]).unwrap();
     assert_eq!(interface.table_get("rules", &key).unwrap(), Some(vec![1; 8]));
 
+    // The policy before: its table was put aside, and comes back with its entries.
+    let (object, tables) = test_policy();
+    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 4);
+    assert_eq!(interface.table_dump("rules").unwrap(), [(key.to_vec(), value.to_vec())]);
+
+    // The same sizes, but other words for them.
+    let renamed = vec![TableInfo { meaning: "a number of another kind".into(), ..tables[0].clone() }];
+    assert_eq!(interface.apply_policy(&object, &renamed, Value::Null).unwrap(), 5);
+    assert!(interface.table_dump("rules").unwrap().is_empty(), "another meaning: another table");
+    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 6);
+    assert_eq!(interface.table_dump("rules").unwrap().len(), 1);
+
     interface.clear_policy().unwrap();
-    assert_eq!(interface.status().unwrap().generation, 4);
+    assert_eq!(interface.status().unwrap().generation, 7);
     let error = interface.table_get("rules", &key).unwrap_err();
     assert!(matches!(error, Error::NoTable { .. }), "{error}");
+}
+
+#[test]
+fn what_a_policy_has_to_itself_is_there_before_it_judges() {
+    let Some((mut interface, _socket, sandbox)) = ready() else { return };
+    let root = sandbox.program("tf_root");
+    let left = || {
+        let (action, frame) = root.run(&Packet::request(STACKS[0], 7, 0).frame());
+        assert_eq!(action, Action::Redirect);
+        u64::from_le_bytes(frame[STACKS[0].header() + 48..][..8].try_into().unwrap())
+    };
+    assert_eq!(left(), 0, "no policy");
+    let (object, tables) = test_policy();
+    interface.apply_policy(&object, &tables, Value::Null).unwrap();
+    assert_eq!(left(), 3, "what the smaller policy says");
+
+    let (object, tables) = wide_policy();
+    let prepared =
+        interface.prepare(NewPolicy { object: &object, tables: &tables, meta: &Value::Null }).unwrap();
+    assert_eq!(prepared.generation(), 2);
+    let decisions = prepared.decisions().unwrap();
+    assert_eq!(decisions.size(), 4);
+    decisions.set(SERVER, &[1, 0, 0, 0]).unwrap();
+    assert!(decisions.set(SERVER, &[1]).is_err(), "another size");
+    assert_eq!(left(), 3, "not in force yet");
+    interface.commit(prepared).unwrap();
+    assert_eq!(left(), 2, "its own generation, by the cell's first value and what was decided");
+    interface.decisions().unwrap().unwrap().set(SERVER, &[2, 0, 0, 0]).unwrap();
+    assert_eq!(left(), JUDGED);
+
+    // Cells and counters.
+    let cell = [0; 4];
+    assert_eq!(interface.table_get("limit", &cell).unwrap(), Some(5u64.to_le_bytes().to_vec()));
+    assert_eq!(interface.table_get("calls", &cell).unwrap(), Some(2u64.to_le_bytes().to_vec()));
+    for (error, expected) in [
+        (interface.table_set("calls", &cell, &[0; 8]).unwrap_err(), "is a counter"),
+        (interface.table_delete("limit", &cell).unwrap_err(), "is a cell"),
+    ] {
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    interface.table_set("limit", &cell, &6u64.to_le_bytes()).unwrap();
+    interface.table_delete("calls", &cell).unwrap();
+    assert_eq!(interface.table_dump("calls").unwrap(), [(cell.to_vec(), vec![0; 8])]);
+
+    // The next generation finds the tables, but maps of its own.
+    interface.apply_policy(&object, &tables, Value::Null).unwrap();
+    assert_eq!(interface.table_get("limit", &cell).unwrap(), Some(6u64.to_le_bytes().to_vec()));
+    assert_eq!(left(), JUDGED, "the cell says 6, and nothing is decided");
+}
+
+#[test]
+fn a_policy_that_was_only_prepared_leaves_no_trace() {
+    let Some((mut interface, _socket, sandbox)) = ready() else { return };
+    let before = interface.status().unwrap();
+    let (object, tables) = wide_policy();
+    let new = NewPolicy { object: &object, tables: &tables, meta: &Value::Null };
+    drop(interface.prepare(new).unwrap());
+    assert_eq!(interface.status().unwrap(), before);
+    assert!(!sandbox.paths.bpffs.join(IFACE).join("staging").exists());
+    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 1);
 }
 
 #[test]

@@ -120,17 +120,29 @@ impl Sandbox {
 
 /// The test policy's object and tables.
 pub fn test_policy() -> (Vec<u8>, Vec<TableInfo>) {
-    policy("test-policy.bpf.o", 4)
+    (object("test-policy.bpf.o"), vec![rules(4)])
 }
 
-/// The same with a table of another type.
+/// The same with a table of another type, a cell, a counter, a generation and something decided per session.
 pub fn wide_policy() -> (Vec<u8>, Vec<TableInfo>) {
-    policy("test-policy-wide.bpf.o", 8)
+    let cell = |name: &str, initial: &[u8]| TableInfo {
+        name: name.into(),
+        key_size: 4,
+        value_size: 8,
+        capacity: 1,
+        initial: initial.to_vec(),
+        ..TableInfo::default()
+    };
+    let tables = vec![rules(8), cell("limit", &5u64.to_le_bytes()), cell("calls", &[])];
+    (object("test-policy-wide.bpf.o"), tables)
 }
 
-fn policy(name: &str, value_size: u32) -> (Vec<u8>, Vec<TableInfo>) {
-    let object = std::fs::read(built(name)).expect("built along with tollfree.bpf.o");
-    (object, vec![TableInfo { name: "rules".into(), key_size: 4, value_size, capacity: 16 }])
+fn object(name: &str) -> Vec<u8> {
+    std::fs::read(built(name)).expect("built along with tollfree.bpf.o")
+}
+
+fn rules(value_size: u32) -> TableInfo {
+    TableInfo { name: "rules".into(), key_size: 4, value_size, capacity: 16, ..TableInfo::default() }
 }
 
 /// The object with every `exit` made an instruction that does not exist: it opens, but the verifier refuses it.

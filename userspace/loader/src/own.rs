@@ -1,0 +1,85 @@
+//! The maps that each policy has to itself besides its tables: they are filled before it comes into force, and go with
+//! it.
+
+use crate::Error;
+use crate::object::Object;
+use crate::policy::unusable;
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use std::path::Path;
+use tollfree_wire::maps::{DECISIONS, GENERATION};
+use tollfree_wire::session::place;
+
+/// A policy's own maps.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub decisions: Option<DecisionsMap>,
+}
+
+impl Own {
+    /// Writes the policy's generation where it reads it.
+    pub fn fill(pins: &Path, generation: u64, interface: &str, object: &Object) -> Result<Own, Error> {
+        if object.own.iter().any(|name| name == GENERATION) {
+            let map = MapHandle::from_pinned_path(pins.join(GENERATION))
+                .map_err(|cause| unusable(format!("{cause:#}")))?;
+            map.update(&0u32.to_ne_bytes(), &generation.to_ne_bytes(), MapFlags::ANY)
+                .map_err(|cause| unusable(format!("its generation cannot be set: {cause:#}")))?;
+        }
+        Ok(Own { decisions: DecisionsMap::open(pins, interface)? })
+    }
+}
+
+/// Where a policy finds what was decided for each session.
+#[derive(Debug)]
+pub struct DecisionsMap {
+    interface: String,
+    map: MapHandle,
+}
+
+impl DecisionsMap {
+    pub(crate) fn open(pins: &Path, interface: &str) -> Result<Option<DecisionsMap>, Error> {
+        let path = pins.join(DECISIONS);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let map = MapHandle::from_pinned_path(&path).map_err(|cause| Error::Map {
+            operation: "open",
+            map: DECISIONS.to_owned(),
+            interface: interface.to_owned(),
+            cause: format!("{cause:#}"),
+        })?;
+        Ok(Some(DecisionsMap { interface: interface.to_owned(), map }))
+    }
+
+    /// Bytes that are decided per session.
+    pub fn size(&self) -> usize {
+        (self.map.value_size() as usize).saturating_sub(4)
+    }
+
+    /// Writes what was decided for a session, given by its index.
+    ///
+    /// # Errors
+    /// Another size than [`DecisionsMap::size`], or the kernel refused the update.
+    pub fn set(&self, session: u32, decided: &[u8]) -> Result<(), Error> {
+        let value = [&session.to_ne_bytes(), decided].concat();
+        self.map.update(&place(session).to_ne_bytes(), &value, MapFlags::ANY).map_err(|cause| Error::Map {
+            operation: "update",
+            map: DECISIONS.to_owned(),
+            interface: self.interface.clone(),
+            cause: format!("{cause:#}"),
+        })
+    }
+
+    /// A second hold on the same map.
+    ///
+    /// # Errors
+    /// The process is out of file descriptors.
+    pub fn try_clone(&self) -> Result<DecisionsMap, Error> {
+        let map = MapHandle::try_from(&self.map).map_err(|cause| Error::Map {
+            operation: "open",
+            map: DECISIONS.to_owned(),
+            interface: self.interface.clone(),
+            cause: format!("{cause:#}"),
+        })?;
+        Ok(DecisionsMap { interface: self.interface.clone(), map })
+    }
+}
