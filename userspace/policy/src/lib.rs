@@ -26,8 +26,8 @@ mod table;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Span};
 pub use engine::{
-    Answered, CallView, Change, Eject, Outcome, Paused, PeerView, Program, ResponseView, Route, Start, State,
-    Tracked, Verdict,
+    Answered, CallView, Change, Eject, LogLine, Outcome, Paused, PeerView, Program, ResponseView, Route,
+    Start, State, Tracked, Verdict,
 };
 pub use explain::{ElementPlace, Explain, MethodTransport, Place};
 pub use ir::Side;

