@@ -9,7 +9,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ObjectBuilder, OpenMap};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use tollfree_wire::maps::{DECISIONS, GENERATION};
+use tollfree_wire::maps::{DECISIONS, GENERATION, SCRATCH};
 use tollfree_wire::session::SESSION_SLOTS;
 
 /// The program that the root program goes on in.
@@ -72,6 +72,7 @@ impl Object {
         }
         let fits = match (name.as_str(), map.map_type()) {
             (DECISIONS, MapType::Array) => map.value_size() >= 4 && map.max_entries() == SESSION_SLOTS,
+            (SCRATCH, MapType::PercpuArray) => map.max_entries() == 1,
             (GENERATION, MapType::Array) => map.value_size() == 8 && map.max_entries() == 1,
             (_, MapType::ProgArray) if self.parts.is_none() => {
                 self.parts = Some(name.clone());

@@ -34,7 +34,7 @@ pub struct Explain {
     pub file: String,
     /// The end of a session that the chain guards.
     pub side: Side,
-    /// In the chain's order.
+    /// In the order in which they run: the chain's, but for elements that were moved ahead, whose reasons say so.
     pub elements: Vec<ElementPlace>,
     /// Instructions of the whole XDP program: what every call costs (finding the method, checking its layout,
     /// leaving) and the elements. 0 where nothing runs in XDP.
@@ -60,8 +60,29 @@ pub struct ElementPlace {
     pub why: String,
     /// Its eBPF instructions, over all groups of methods; 0 in the engine.
     pub instructions: usize,
+    /// What its request handler costs a call at most, roughly, in ns.
+    #[serde(default)]
+    pub cost_ns: u32,
+    /// Its response handler's place; `None` where it has none.
+    #[serde(default)]
+    pub response: Option<ResponsePlace>,
     /// Request fields it reads.
     pub reads: Vec<String>,
+    /// Tables that its request handler reads.
+    pub tables_read: Vec<String>,
+    /// Tables that its request handler changes.
+    pub tables_written: Vec<String>,
+}
+
+/// Where an element's response handler went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponsePlace {
+    /// Where it runs.
+    pub place: Place,
+    /// Why there.
+    pub why: String,
+    /// What it costs a call at most, roughly, in ns.
+    pub cost_ns: u32,
     /// Tables it reads.
     pub tables_read: Vec<String>,
     /// Tables it changes.
@@ -106,12 +127,15 @@ impl std::fmt::Display for Explain {
         let Explain { file, side, elements, instructions, tables, transport, notes } = self;
         writeln!(f, "{file}: guards the {side}'s side")?;
         for element in elements {
-            let ElementPlace { name, place, why, instructions, .. } = element;
+            let ElementPlace { name, place, why, instructions, cost_ns, response, .. } = element;
             write!(f, "  {name}() -> {place}")?;
             if *instructions > 0 {
                 write!(f, ", {instructions} instructions")?;
             }
-            writeln!(f, ": {why}")?;
+            writeln!(f, ", about {cost_ns} ns: {why}")?;
+            if let Some(ResponsePlace { place, why, cost_ns, .. }) = response {
+                writeln!(f, "    response -> {place}, about {cost_ns} ns: {why}")?;
+            }
         }
         if *instructions > 0 {
             writeln!(f, "  {instructions} instructions in all")?;

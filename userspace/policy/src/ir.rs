@@ -149,14 +149,17 @@ pub(crate) enum Op {
         table: usize,
         key: Vec<Operand>,
     },
-    /// Adds to a number in a table, which starts at 0 (a cell at its first value), and gives the sum. On a counter it
-    /// gives nothing.
+    /// Adds to a number in a table, which starts at 0 (a cell at its first value), and gives the sum, saturating at the
+    /// ends of what the table's values can be. On a counter it gives nothing. `number` is how to read the amount: a
+    /// signed one can take from an unsigned number.
     Add {
         table: usize,
         key: Vec<Operand>,
+        number: Number,
         amount: Operand,
     },
-    /// A token bucket (generic cell rate algorithm): whether there was room for `cost` at `count` per `period_ns`.
+    /// A token bucket (generic cell rate algorithm): whether there was room for `cost` at `count` per `period_ns`. None at
+    /// a count of 0. See [`crate::rate`].
     Take {
         table: usize,
         key: Vec<Operand>,

@@ -8,6 +8,8 @@
 
 mod ast;
 mod check;
+mod cost;
+mod decisions;
 mod diagnostics;
 #[cfg(test)]
 mod differential;
@@ -21,16 +23,19 @@ mod lex;
 mod notation;
 mod parse;
 mod place;
+mod rate;
 mod suggest;
 mod table;
 
+pub use decisions::Decisions;
 pub use diagnostics::{Diagnostic, Diagnostics, Span};
 pub use engine::{
     Answered, CallView, Change, Eject, LogLine, Outcome, Paused, PeerView, Program, ResponseView, Route,
     Start, State, Tracked, Verdict,
 };
-pub use explain::{ElementPlace, Explain, MethodTransport, Place};
+pub use explain::{ElementPlace, Explain, MethodTransport, Place, ResponsePlace};
 pub use ir::Side;
+pub use place::Home;
 pub use table::{CAPACITY_DEFAULT, CAPACITY_MAX, KeyType, TableError, TableKind, TableSpec, ValueType};
 
 use tollfree_schema::Manifest;
@@ -81,8 +86,13 @@ pub struct Compiled {
     pub instructions: usize,
     /// How many of the chain's leading elements the object runs; the engine judges by the rest.
     pub in_xdp: usize,
-    /// The tables, by index, that the object reads and the engine changes: its changes are to be written to the maps.
+    /// What the object wants decided once per session; `None`: nothing.
+    pub decisions: Option<Decisions>,
+    /// The tables, by index, that the object reads and the engine uses: what becomes of them in the engine is to be
+    /// written to the maps, and what a user changes to both.
     pub shared: Vec<usize>,
+    /// Where each of the tables is.
+    pub homes: Vec<Home>,
     /// What a daemon must have for the policy to mean what it says.
     pub needs: Needs,
 }
@@ -122,33 +132,19 @@ pub fn compile(
     let check::Checked { policy, transport, notes } = check::check(&file, schema, side, &mut sink);
     sink.finish()?;
 
+    let plan = place::plan(policy, schema, xdp, ebpf::Clock::Kernel, source);
+    let place::Plan { policy, emitted, elements, in_xdp, decisions, homes } = plan;
     let groups = policy.groups(schema);
-    let wanted = xdp && policy.side == Side::Server && !policy.elements.is_empty();
-    let emitted = if wanted { ebpf::emit(&policy, &groups, name, text) } else { None };
-    let placed = place::place(&policy, xdp, emitted.is_some());
-    let per_element = emitted.as_ref().map_or(&[][..], |emitted| &emitted.per_element);
     let instructions = emitted.as_ref().map_or(0, |emitted| emitted.instructions);
-    let elements = policy.elements.iter().zip(placed).enumerate();
-    let elements = elements.map(|(at, (element, place::Placed { place, why, effects }))| ElementPlace {
-        name: element.name.clone(),
-        methods: element.methods.clone(),
-        place,
-        why,
-        instructions: per_element.get(at).copied().unwrap_or(0),
-        reads: effects.fields.into_iter().collect(),
-        tables_read: effects.tables_read.into_iter().collect(),
-        tables_written: effects.tables_written.into_iter().collect(),
-    });
     let explain = Explain {
         file: name.to_owned(),
         side: policy.side,
-        elements: elements.collect(),
+        elements,
         instructions,
         tables: policy.tables.clone(),
         transport,
         notes,
     };
-    let in_xdp = if emitted.is_some() { policy.elements.len() } else { 0 };
     Ok(Compiled {
         side: policy.side,
         tables: policy.tables.clone(),
@@ -157,7 +153,9 @@ pub fn compile(
         explain,
         instructions,
         in_xdp,
-        shared: Vec::new(),
+        decisions,
+        shared: homes.iter().enumerate().filter(|(_, home)| **home == Home::Both).map(|(at, _)| at).collect(),
+        homes,
         needs: Needs::default(),
     })
 }

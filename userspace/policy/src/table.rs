@@ -404,6 +404,12 @@ impl TableSpec {
         TableSpec { name, key, value, kind, initial, capacity, key_size, value_size }
     }
 
+    /// What a cell's map holds before anything has changed it: to be written to its entry, whose key is four zero bytes,
+    /// before the policy that made it is in force. `None` of other tables, which begin empty.
+    pub fn first_value(&self) -> Option<Vec<u8>> {
+        (self.kind == TableKind::Cell).then(|| self.value.to_bytes(self.initial))
+    }
+
     /// Whether entries of a table of the other type mean the same in this one: a policy swap keeps them then.
     pub fn same_type(&self, other: &TableSpec) -> bool {
         let TableSpec { name, key, value, kind, initial: _, capacity: _, key_size: _, value_size: _ } = self;

@@ -31,6 +31,8 @@ pub const PEERS: &str = "tf_peers";
 pub const DECISIONS: &str = "tf_decisions";
 /// A map of each policy's own, array, one `u64`: the policy's generation, filled in before the policy is in force.
 pub const GENERATION: &str = "tf_generation";
+/// A map of each policy's own, per-CPU array, one entry: where its program keeps what does not fit into registers.
+pub const SCRATCH: &str = "tf_scratch";
 
 /// Receive queues one interface can have: the length of [`SOCKETS`].
 pub const QUEUES_MAX: u32 = 64;

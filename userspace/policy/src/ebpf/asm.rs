@@ -40,22 +40,32 @@ impl Size {
             Size::Dw => 8,
         }
     }
+
+    /// The size of so many bytes; `None` where no load or store has it.
+    pub(super) fn of(bytes: usize) -> Option<Size> {
+        [Size::B, Size::H, Size::W, Size::Dw].into_iter().find(|size| size.bytes() == bytes)
+    }
 }
 
-/// An arithmetic operation on 64 bits.
+/// An arithmetic operation on 64 bits; unsigned but for the last. What is divided by 0 becomes 0, its remainder is it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alu {
     Add = 0x00,
     Sub = 0x10,
+    Mul = 0x20,
+    Div = 0x30,
     Or = 0x40,
     And = 0x50,
     Lsh = 0x60,
     Rsh = 0x70,
+    Neg = 0x80,
+    Mod = 0x90,
+    Xor = 0xa0,
     Mov = 0xb0,
     Arsh = 0xc0,
 }
 
-/// A condition; comparisons are unsigned.
+/// A condition; comparisons are unsigned but for the last four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cond {
     Eq = 0x10,
@@ -64,6 +74,10 @@ pub(super) enum Cond {
     Ne = 0x50,
     Lt = 0xa0,
     Le = 0xb0,
+    Sgt = 0x60,
+    Sge = 0x70,
+    Slt = 0xc0,
+    Sle = 0xd0,
 }
 
 /// A helper of the kernel.
@@ -73,6 +87,7 @@ pub(super) enum Helper {
     MapUpdate = 2,
     MapDelete = 3,
     KtimeNs = 5,
+    Random = 7,
     TailCall = 12,
 }
 
@@ -112,9 +127,12 @@ struct LabelState {
     referenced: bool,
 }
 
-/// A program under construction.
+/// A program under construction. What no instruction before it leads to is left out, for the verifier refuses programs
+/// with code that nothing reaches.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
+    /// Nothing leads here: the last instruction was a jump or an exit, and no label has been bound since.
+    closed: bool,
     insns: Vec<Insn>,
     labels: Vec<LabelState>,
     /// Where the last label was bound.
@@ -156,12 +174,17 @@ impl Assembler {
         }
         self.labels[label.0].at = Some(self.insns.len());
         self.last_bound = Some(self.insns.len());
+        self.closed &= !self.is_referenced(label);
     }
 
-    /// Whether any jump has gone to this label. Code that nothing reaches is refused by the verifier, so it must not
-    /// be emitted.
+    /// Whether any jump has gone to this label.
     pub(super) fn is_referenced(&self, label: Label) -> bool {
         self.labels[label.0].referenced
+    }
+
+    /// Whether what is emitted next can be reached.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed
     }
 
     /// Instructions so far; one that loads 64 bits counts twice, as the kernel counts.
@@ -171,6 +194,9 @@ impl Assembler {
 
     /// What follows comes from this part of the source.
     pub(super) fn line(&mut self, span: &Span) {
+        if self.closed {
+            return;
+        }
         let here = self.insns.len();
         // An instruction has one line; jumps that were taken back may have left lines that begin here or later.
         while self.lines.last().is_some_and(|(at, _)| *at >= here) {
@@ -180,6 +206,9 @@ impl Assembler {
     }
 
     fn push(&mut self, opcode: u8, dst: Reg, src: Reg, offset: i16, immediate: i32) {
+        if self.closed {
+            return;
+        }
         self.insns.push(Insn { opcode, registers: src.0 << 4 | dst.0, offset, immediate });
     }
 
@@ -212,6 +241,9 @@ impl Assembler {
 
     /// The address of a map, filled in when the object is loaded.
     pub(super) fn map(&mut self, dst: Reg, map: usize) {
+        if self.closed {
+            return;
+        }
         self.maps.push((self.insns.len(), map));
         self.push(LD_IMM64, dst, R0, 0, 0);
         self.push(0, R0, R0, 0, 0);
@@ -237,7 +269,16 @@ impl Assembler {
         self.push(CLASS_STX | MODE_ATOMIC | Size::Dw as u8, base, src, offset, Alu::Add as i32);
     }
 
+    /// Adds to 64 bits in memory, atomically; what was there before is in `src` then.
+    pub(super) fn atomic_fetch_add(&mut self, base: Reg, offset: i16, src: Reg) {
+        const FETCH: i32 = 1;
+        self.push(CLASS_STX | MODE_ATOMIC | Size::Dw as u8, base, src, offset, Alu::Add as i32 | FETCH);
+    }
+
     fn jump_to(&mut self, label: Label) {
+        if self.closed {
+            return;
+        }
         self.labels[label.0].referenced = true;
         self.jumps.push((self.insns.len(), label));
     }
@@ -245,6 +286,7 @@ impl Assembler {
     pub(super) fn jump(&mut self, label: Label) {
         self.jump_to(label);
         self.push(JA, R0, R0, 0, 0);
+        self.closed = true;
     }
 
     /// Jumps if the register and the sign-extended immediate compare so.
@@ -259,6 +301,17 @@ impl Assembler {
         self.push(CLASS_JMP32 | cond as u8, reg, R0, 0, immediate as i32);
     }
 
+    /// Jumps if the register and these 64 bits compare so; `spare` is lost where they take a register.
+    pub(super) fn jump_if_constant(&mut self, cond: Cond, reg: Reg, value: u64, spare: Reg, label: Label) {
+        match i32::try_from(value as i64) {
+            Ok(immediate) => self.jump_if(cond, reg, immediate, label),
+            Err(_) => {
+                self.constant(spare, value);
+                self.jump_if_reg(cond, reg, spare, label);
+            }
+        }
+    }
+
     pub(super) fn jump_if_reg(&mut self, cond: Cond, left: Reg, right: Reg, label: Label) {
         self.jump_to(label);
         self.push(CLASS_JMP | SOURCE_REG | cond as u8, left, right, 0, 0);
@@ -270,11 +323,12 @@ impl Assembler {
 
     pub(super) fn exit(&mut self) {
         self.push(EXIT, R0, R0, 0, 0);
+        self.closed = true;
     }
 
     /// Fills in the jumps.
     pub(super) fn finish(self) -> Result<Code, TooFar> {
-        let Assembler { mut insns, labels, last_bound: _, jumps, maps, lines } = self;
+        let Assembler { mut insns, labels, closed: _, last_bound: _, jumps, maps, lines } = self;
         for (from, label) in jumps {
             let to = labels.get(label.0).and_then(|state| state.at).ok_or(TooFar)?;
             let distance =

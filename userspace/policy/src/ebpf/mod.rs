@@ -5,24 +5,37 @@
 //! have the fields that the policy reads in the same places share code, all others get their own. No loops, so it
 //! verifies by construction.
 
+mod arithmetic;
 mod asm;
 mod btf;
+mod decided;
 mod elf;
-mod emit;
-mod value;
+mod matching;
+mod operand;
+mod packet;
+mod program;
+mod prologue;
+mod scratch;
+mod statement;
+mod tables;
+mod take;
+mod text;
+
+pub(crate) use decided::Runs;
 
 use crate::ir::{Group, Policy};
+use crate::table::{KeyType, TableKind, TableSpec};
 use elf::Map;
-use tollfree_wire::maps;
+use tollfree_wire::{Reason, maps, session};
 
-/// `BPF_MAP_TYPE_HASH`.
+/// Kinds of maps, as `enum bpf_map_type` numbers them.
 const MAP_HASH: u32 = 1;
-/// `BPF_MAP_TYPE_ARRAY`.
 const MAP_ARRAY: u32 = 2;
-/// `BPF_MAP_TYPE_PROG_ARRAY`.
 const MAP_PROG_ARRAY: u32 = 3;
-/// `BPF_MAP_TYPE_PERCPU_ARRAY`.
+const MAP_PERCPU_HASH: u32 = 5;
 const MAP_PERCPU_ARRAY: u32 = 6;
+const MAP_LRU_HASH: u32 = 9;
+const MAP_LPM_TRIE: u32 = 11;
 /// `BPF_F_NO_PREALLOC`: a table takes memory for the entries it has, not for those it could have.
 const NO_PREALLOC: u32 = 1;
 
@@ -35,44 +48,117 @@ pub(crate) struct Emitted {
     pub per_element: Vec<usize>,
 }
 
-/// Emits a policy; `None` where the program would be longer than jumps reach.
-pub(crate) fn emit(policy: &Policy, groups: &[Group], name: &str, text: &str) -> Option<Emitted> {
-    let emit::Emission { code, shared, per_element } = emit::program(policy, groups)?;
-    let tables = policy.tables.iter().map(|table| Map {
-        name: table.name.clone(),
-        kind: MAP_HASH,
-        key_size: table.key_size,
-        value_size: table.value_size,
-        max_entries: table.capacity,
-        flags: NO_PREALLOC,
-    });
-    let maps: Vec<Map> = tables.chain(shared.into_iter().map(definition)).collect();
-    let object = elf::write(&code, &maps, &btf::Lines { name, text })?;
-    Some(Emitted { object, instructions: code.bytes.len() / 8, per_element })
+/// Why a policy cannot be emitted as it was placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TooMuch {
+    /// Because of this element: it belongs in the engine, and so do those behind it. The words go on from its name.
+    Element(usize, String),
+    Program(String),
 }
 
-/// A map that the root program and user space share with policies.
+/// Why an element cannot be emitted, in words that go on from its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refused {
+    why: String,
+}
+
+impl Refused {
+    fn new(why: &str) -> Refused {
+        Refused { why: why.to_owned() }
+    }
+}
+
+/// Where a program has the time from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    Kernel,
+    /// It stands still, so that two back ends can be compared.
+    #[cfg(test)]
+    Fixed(u64),
+}
+
+/// Emits the first `count` elements of a policy.
+pub(crate) fn emit(
+    policy: &Policy,
+    groups: &[Group],
+    count: usize,
+    runs: &Runs,
+    clock: Clock,
+    source: &crate::Source<'_>,
+) -> Result<Emitted, TooMuch> {
+    let program::Emission { code, shared, scratch, per_element, marks: _ } =
+        program::program(policy, groups, count, runs, clock)?;
+    let tables = policy.tables.iter().map(table);
+    let maps: Vec<Map> = tables.chain(shared.into_iter().map(|map| definition(map, scratch))).collect();
+    let lines = btf::Lines { name: source.name, text: source.text };
+    let object = elf::write(&code, &maps, &lines)
+        .ok_or_else(|| TooMuch::Program("its object file cannot be written".into()))?;
+    Ok(Emitted { object, instructions: code.bytes.len() / 8, per_element })
+}
+
+/// Whether a table can be a map, and else why not, in words that go on from its name.
+pub(crate) fn map_obstacle(table: &TableSpec) -> Option<String> {
+    let TableSpec { key_size, value_size, .. } = table;
+    (!scratch::fits(table)).then(|| {
+        format!(
+            "has keys of {key_size} bytes and values of {value_size}, which is more than XDP programs take"
+        )
+    })
+}
+
+fn table(table: &TableSpec) -> Map {
+    let TableSpec { name, key, kind, capacity, key_size, value_size, .. } = table;
+    let (kind, max_entries, flags) = match (kind, key) {
+        (TableKind::Hash, _) => (MAP_HASH, *capacity, NO_PREALLOC),
+        // A map of this kind must have all its memory from the start.
+        (TableKind::Lru, _) => (MAP_LRU_HASH, *capacity, 0),
+        (TableKind::Lpm, _) => (MAP_LPM_TRIE, *capacity, NO_PREALLOC),
+        (TableKind::Cell, _) => (MAP_ARRAY, 1, 0),
+        (TableKind::Counter, KeyType::Unit) => (MAP_PERCPU_ARRAY, 1, 0),
+        (TableKind::Counter, _) => (MAP_PERCPU_HASH, *capacity, NO_PREALLOC),
+    };
+    Map { name: name.clone(), kind, key_size: *key_size, value_size: *value_size, max_entries, flags }
+}
+
+/// A map that is no table. Most are shared with the root program and user space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shared {
     Call,
     Stages,
     Sessions,
     Layouts,
+    Config,
+    Reasons,
+    Answer,
+    Peers,
+    /// With bytes of an entry; the policy's own.
+    Decisions(usize),
+    /// The policy's own.
+    Generation,
+    /// The policy's own.
+    Scratch,
 }
 
 /// The definitions must be those of the root program's object: the maps are the same ones.
-fn definition(shared: Shared) -> Map {
+fn definition(shared: Shared, scratch: u32) -> Map {
     let index = size_of::<u32>();
+    let slots = session::SESSION_SLOTS;
     let (name, kind, key, value, max_entries) = match shared {
         Shared::Call => (maps::CALL, MAP_PERCPU_ARRAY, index, size_of::<maps::CallContext>(), 1),
         Shared::Stages => (maps::STAGES, MAP_PROG_ARRAY, index, index, maps::Stage::COUNT),
         Shared::Sessions => {
-            let slots = tollfree_wire::session::SESSION_SLOTS;
             (maps::SESSIONS, MAP_ARRAY, index, size_of::<tollfree_wire::SessionEntry>(), slots)
         }
         Shared::Layouts => {
             (maps::LAYOUTS, MAP_HASH, size_of::<maps::LayoutKey>(), size_of::<u32>(), maps::LAYOUTS_MAX)
         }
+        Shared::Config => (maps::CONFIG, MAP_ARRAY, index, size_of::<maps::Config>(), 1),
+        Shared::Reasons => (maps::REASONS, MAP_PERCPU_ARRAY, index, size_of::<u64>(), Reason::COUNT as u32),
+        Shared::Answer => (maps::ANSWER, MAP_PERCPU_ARRAY, index, size_of::<maps::Answer>(), 1),
+        Shared::Peers => (maps::PEERS, MAP_ARRAY, index, size_of::<maps::PeerEntry>(), slots),
+        Shared::Decisions(size) => (maps::DECISIONS, MAP_ARRAY, index, size, slots),
+        Shared::Generation => (maps::GENERATION, MAP_ARRAY, index, size_of::<u64>(), 1),
+        Shared::Scratch => (maps::SCRATCH, MAP_PERCPU_ARRAY, index, scratch as usize, 1),
     };
     let (key_size, value_size) = (key as u32, value as u32);
     Map { name: name.into(), kind, key_size, value_size, max_entries, flags: 0 }
