@@ -28,7 +28,6 @@ pub(crate) struct Chain {
     pub interface: Option<Name>,
     /// The place of the word.
     pub audit: Option<Span>,
-    pub span: Span,
 }
 
 /// `name(arguments)`; those with a name come behind those without.
@@ -70,9 +69,17 @@ pub(crate) struct Statement {
 
 #[derive(Clone, Debug)]
 pub(crate) enum StatementKind {
-    Assign { name: Name, value: Expression },
-    Match { subject: Expression, arms: Vec<Arm> },
+    Assign {
+        name: Name,
+        value: Expression,
+    },
+    Match {
+        subject: Expression,
+        arms: Vec<Arm>,
+    },
     Call(Call),
+    /// `pass`: nothing.
+    Pass,
 }
 
 #[derive(Clone, Debug)]

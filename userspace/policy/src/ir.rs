@@ -246,7 +246,7 @@ pub(crate) enum Comparison {
 }
 
 /// How 64 bits are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Number {
     Unsigned,
     Signed,
@@ -268,7 +268,7 @@ pub(crate) struct Guard {
     pub condition: Operand,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Pattern {
     Any,
     Absent,
@@ -356,7 +356,7 @@ pub(crate) enum PeerValue {
 pub(crate) const TOKEN_BAD: u64 = 0;
 pub(crate) const TOKEN_VALID: u64 = 1;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Constant {
     /// Signed numbers sign-extended, floats as their bits.
     Number(u64),

@@ -126,10 +126,11 @@ pub fn compile(
     options: Options<'_>,
 ) -> Result<Compiled, Diagnostics> {
     let Source { name, text } = *source;
-    let Options { side, xdp, interface: _ } = options;
+    let Options { side, xdp, interface } = options;
     let mut sink = diagnostics::Sink::new(name, text);
     let file = parse::parse(text, &mut sink);
-    let check::Checked { policy, transport, notes } = check::check(&file, schema, side, &mut sink);
+    let check::Checked { policy, transport, notes } =
+        check::check(&file, schema, check::Target { side, interface }, &mut sink);
     sink.finish()?;
 
     let plan = place::plan(policy, schema, xdp, ebpf::Clock::Kernel, source);
@@ -167,9 +168,5 @@ pub fn sides(source: &Source<'_>) -> Vec<Side> {
     if sink.count() > 0 {
         return Vec::new();
     }
-    let mut sides: Vec<Side> =
-        file.chains.iter().map(|chain| chain.side.as_ref().map_or(Side::Server, |(side, _)| *side)).collect();
-    sides.sort_by_key(|side| *side == Side::Client);
-    sides.dedup();
-    sides
+    check::sides(&file)
 }

@@ -1,16 +1,22 @@
 //! How a policy uses its tables, from which the types of those it does not declare follow.
 
-use super::fields;
-use crate::ast::{Arm, Element, Expression, ExpressionKind, Literal, PatternKind, Statement, StatementKind};
+use super::constants::WORDS;
+use super::fields::{self, Message};
+use super::kind::{Kind, Length, Names};
+use super::methods::Methods;
+use crate::ast::{
+    Arm, Call, Element, Expression, ExpressionKind, Literal, Operator, PatternKind, Statement, StatementKind,
+};
 use crate::diagnostics::Span;
-use crate::table::{KeyType, ValueType};
-use std::collections::BTreeMap;
-use tollfree_schema::Manifest;
+use crate::ir::Arithmetic;
+use std::collections::HashMap;
+use std::rc::Rc;
+use tollfree_wire::maps::IDENTITY_MAX;
 
 /// Where a value comes from, as far as that tells its type.
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
-    Field(String),
+    Kind(Kind),
     Table(String),
     Literal(Literal),
     /// Neither a variable nor a table: a name of an enum.
@@ -23,16 +29,365 @@ pub(super) enum Origin {
 pub(super) struct Use {
     /// The place where it is mentioned first.
     pub first: Span,
-    pub keys: Vec<(Origin, Span)>,
+    /// By position in the key; `None` before the first use with a key.
+    pub keys: Option<Vec<Vec<(Origin, Span)>>>,
+    /// The first use with another number of keys.
+    pub odd: Option<Span>,
     /// Constants it is matched with, and values it is set to.
     pub values: Vec<(Origin, Span)>,
+    /// Where tokens are taken from it.
+    pub bucket: Option<Span>,
 }
 
 /// The uses of every table, in the order in which they are mentioned.
 #[derive(Debug, Default)]
 pub(super) struct Uses {
     pub tables: Vec<(String, Use)>,
-    variables: Vec<(String, Origin)>,
+    places: HashMap<String, usize>,
+}
+
+impl Uses {
+    pub(super) fn of(&self, table: &str) -> Option<&Use> {
+        self.places.get(table).map(|at| &self.tables[*at].1)
+    }
+
+    fn entry(&mut self, name: &str, span: &Span) -> &mut Use {
+        let at = *self.places.entry(name.to_owned()).or_insert_with(|| {
+            let new = Use { first: span.clone(), keys: None, odd: None, values: Vec::new(), bucket: None };
+            self.tables.push((name.to_owned(), new));
+            self.tables.len() - 1
+        });
+        &mut self.tables[at].1
+    }
+}
+
+/// Walks through elements as chains use them.
+pub(super) struct Walker<'a, 'm> {
+    methods: &'a Methods<'m>,
+    uses: Uses,
+    fields: HashMap<(usize, Message, String), Option<Kind>>,
+    scope: usize,
+    ids: Option<Rc<[u32]>>,
+    response: bool,
+    parameters: HashMap<String, Option<Expression>>,
+    variables: HashMap<String, Vec<Origin>>,
+    bound: Vec<String>,
+}
+
+impl<'a, 'm> Walker<'a, 'm> {
+    pub(super) fn new(methods: &'a Methods<'m>) -> Walker<'a, 'm> {
+        Walker {
+            methods,
+            uses: Uses::default(),
+            fields: HashMap::new(),
+            scope: 0,
+            ids: None,
+            response: false,
+            parameters: HashMap::new(),
+            variables: HashMap::new(),
+            bound: Vec::new(),
+        }
+    }
+
+    /// One use of an element, by the chain of that number.
+    pub(super) fn element(
+        &mut self,
+        element: &Element,
+        parameters: HashMap<String, Option<Expression>>,
+        scope: usize,
+        ids: Option<Rc<[u32]>>,
+    ) {
+        (self.parameters, self.scope, self.ids) = (parameters, scope, ids);
+        for (handler, response) in [(&element.request, false), (&element.response, true)] {
+            let Some(handler) = handler else { continue };
+            self.response = response;
+            self.variables.clear();
+            self.bound.clear();
+            self.block(&handler.body);
+        }
+    }
+
+    pub(super) fn finish(self) -> Uses {
+        self.uses
+    }
+
+    fn bind(&mut self, name: &str, origin: Origin) {
+        self.variables.entry(name.to_owned()).or_default().push(origin);
+        self.bound.push(name.to_owned());
+    }
+
+    fn close(&mut self, opened: usize) {
+        for name in self.bound.drain(opened..) {
+            if let Some(origins) = self.variables.get_mut(&name) {
+                origins.pop();
+            }
+        }
+    }
+
+    fn block(&mut self, block: &[Statement]) {
+        let opened = self.bound.len();
+        for statement in block {
+            match &statement.kind {
+                StatementKind::Assign { name, value } => {
+                    let origin = self.origin(value);
+                    self.bind(&name.text, origin);
+                }
+                StatementKind::Match { subject, arms } => {
+                    let origin = self.origin(subject);
+                    for arm in arms {
+                        self.arm(arm, &origin);
+                    }
+                }
+                StatementKind::Call(call) => self.statement(call),
+                StatementKind::Pass => {}
+            }
+        }
+        self.close(opened);
+    }
+
+    fn statement(&mut self, call: &Call) {
+        match (call.name.text.as_str(), call.arguments.as_slice()) {
+            ("set", [table, rest @ ..]) => {
+                let Some((value, key)) = rest.split_last() else { return };
+                let name = self.key_use(table, key);
+                let origin = self.origin(value);
+                if let Some(name) = name {
+                    self.value_use(&name, origin, &value.span);
+                }
+            }
+            ("delete", [table, key @ ..]) => {
+                self.key_use(table, key);
+            }
+            _ => {
+                self.call(call);
+            }
+        }
+    }
+
+    fn arm(&mut self, arm: &Arm, subject: &Origin) {
+        let opened = self.bound.len();
+        for pattern in &arm.patterns {
+            let constant = match &pattern.kind {
+                PatternKind::Any | PatternKind::Absent | PatternKind::Present(None) => continue,
+                PatternKind::Present(Some(name)) => {
+                    self.bind(&name.text, subject.clone());
+                    continue;
+                }
+                PatternKind::Literal(literal) | PatternKind::Range(literal, _) => {
+                    Origin::Literal(literal.clone())
+                }
+                PatternKind::Name(name) => match self.parameters.get(name) {
+                    Some(argument) => argument.clone().map_or(Origin::Unknown, |given| constant_of(&given)),
+                    None => Origin::Name(name.clone()),
+                },
+                PatternKind::Prefix(text) => Origin::Literal(Literal::Text(text.clone())),
+            };
+            if let Origin::Table(table) = subject {
+                self.value_use(table, constant, &pattern.span);
+            }
+        }
+        if let Some(guard) = &arm.guard {
+            self.origin(guard);
+        }
+        self.block(&arm.body);
+        self.close(opened);
+    }
+
+    fn origin(&mut self, expression: &Expression) -> Origin {
+        match &expression.kind {
+            ExpressionKind::Literal(literal) => Origin::Literal(literal.clone()),
+            ExpressionKind::Name(name) => match self.parameters.get(name) {
+                Some(argument) => argument.as_ref().map_or(Origin::Unknown, constant_of),
+                None => self.variable(name).unwrap_or_else(|| named(name)),
+            },
+            ExpressionKind::Call(call) => self.call(call),
+            ExpressionKind::Not(inner) => {
+                self.origin(inner);
+                Origin::Kind(Kind::Bool)
+            }
+            ExpressionKind::Negate(inner) => self.origin(inner),
+            ExpressionKind::Binary { operator, left, right } => {
+                let (a, b) = (self.origin(left), self.origin(right));
+                self.hint(&a, &b, &right.span);
+                self.hint(&b, &a, &left.span);
+                match operator {
+                    Operator::Arithmetic(op) => combined(*op, a, b),
+                    Operator::Compare(_) | Operator::And | Operator::Or => Origin::Kind(Kind::Bool),
+                }
+            }
+        }
+    }
+
+    /// A table's value meets a value of a type: it has that type.
+    fn hint(&mut self, table: &Origin, other: &Origin, span: &Span) {
+        if let (Origin::Table(table), Origin::Literal(_) | Origin::Name(_) | Origin::Kind(_)) = (table, other)
+        {
+            self.value_use(table, other.clone(), span);
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<Origin> {
+        self.variables.get(name)?.last().cloned()
+    }
+
+    fn call(&mut self, call: &Call) -> Origin {
+        for (_, argument) in &call.named {
+            self.origin(argument);
+        }
+        match (call.name.text.as_str(), call.arguments.as_slice()) {
+            ("get", [from, rest @ ..]) => self.get(from, rest),
+            ("add", [table, rest @ ..]) => {
+                let Some((amount, key)) = rest.split_last() else { return Origin::Unknown };
+                let name = self.key_use(table, key);
+                let origin = match self.origin(amount) {
+                    // It takes away, which an unsigned number can bear.
+                    Origin::Literal(Literal::Number { magnitude, .. }) => {
+                        Origin::Literal(Literal::Number { negative: false, magnitude })
+                    }
+                    Origin::Kind(kind) => Origin::Kind(kind.widened()),
+                    other => other,
+                };
+                let Some(name) = name else { return Origin::Unknown };
+                self.value_use(&name, origin, &amount.span);
+                Origin::Table(name)
+            }
+            ("take", [table, rest @ ..]) => {
+                let Some((_, key)) = rest.split_last() else { return Origin::Unknown };
+                if let Some(name) = self.key_use(table, key) {
+                    self.uses.entry(&name, &table.span).bucket.get_or_insert(table.span.clone());
+                }
+                Origin::Kind(Kind::Bool)
+            }
+            (name, arguments) => {
+                for argument in arguments {
+                    self.origin(argument);
+                }
+                match name {
+                    "random" => Origin::Kind(Kind::U32),
+                    "hash" | "backends" | "as_u64" => Origin::Kind(Kind::U64),
+                    "as_i64" => Origin::Kind(Kind::I64),
+                    "float" => Origin::Kind(Kind::Float),
+                    "chance" | "starts_with" | "ask" | "encrypt" | "decrypt" => Origin::Kind(Kind::Bool),
+                    _ => Origin::Unknown,
+                }
+            }
+        }
+    }
+
+    fn get(&mut self, from: &Expression, rest: &[Expression]) -> Origin {
+        let word = match &from.kind {
+            ExpressionKind::Name(name) => name.as_str(),
+            _ => "",
+        };
+        let text = match rest {
+            [only] => match self.origin(only) {
+                Origin::Literal(Literal::Text(text)) => Some(text),
+                _ => None,
+            },
+            _ => None,
+        };
+        match (word, text) {
+            ("rpc", Some(field)) => {
+                let message = if self.response { Message::Response } else { Message::Request };
+                self.field(message, field)
+            }
+            ("request", Some(field)) => self.field(Message::Request, field),
+            ("peer", Some(name)) => Origin::Kind(match name.as_str() {
+                "identity" | "namespace" => Kind::Text(Length::AtMost(IDENTITY_MAX as u8)),
+                "address" => Kind::Address,
+                "sessions" => Kind::U32,
+                "token" => return Origin::Unknown,
+                _ => Kind::Text(Length::Unbounded),
+            }),
+            ("metadata", Some(_)) => Origin::Kind(Kind::Text(Length::Unbounded)),
+            ("rpc" | "request" | "response" | "peer" | "metadata", _) => Origin::Unknown,
+            _ => self.key_use(from, rest).map_or(Origin::Unknown, Origin::Table),
+        }
+    }
+
+    fn field(&mut self, message: Message, name: String) -> Origin {
+        let (methods, ids) = (self.methods, self.ids.clone());
+        let known = self.fields.entry((self.scope, message, name));
+        let kind = known.or_insert_with_key(|(_, message, name)| {
+            fields::find(methods, ids.as_deref(), *message, name).ok().map(|found| found.kind)
+        });
+        kind.clone().map_or(Origin::Unknown, Origin::Kind)
+    }
+
+    /// The table that is used so.
+    fn key_use(&mut self, table: &Expression, key: &[Expression]) -> Option<String> {
+        let origins: Vec<(Origin, Span)> =
+            key.iter().map(|key| (self.origin(key), key.span.clone())).collect();
+        let ExpressionKind::Name(written) = &table.kind else { return None };
+        let name = match self.parameters.get(written) {
+            Some(argument) => match &argument.as_ref()?.kind {
+                ExpressionKind::Name(name) => name.clone(),
+                _ => return None,
+            },
+            None if self.variable(written).is_some() => return None,
+            None => written.clone(),
+        };
+        if WORDS.contains(&name.as_str()) {
+            return None;
+        }
+        let known = self.uses.entry(&name, &table.span);
+        let keys = known.keys.get_or_insert_with(|| vec![Vec::new(); origins.len()]);
+        if keys.len() == origins.len() {
+            keys.iter_mut().zip(origins).for_each(|(keys, key)| keys.push(key));
+        } else {
+            known.odd.get_or_insert(table.span.clone());
+        }
+        Some(name)
+    }
+
+    fn value_use(&mut self, table: &str, origin: Origin, span: &Span) {
+        if matches!(&origin, Origin::Table(other) if other == table) {
+            return;
+        }
+        self.uses.entry(table, span).values.push((origin, span.clone()));
+    }
+}
+
+/// What an argument of an element, or a name that is no variable, stands for.
+fn constant_of(expression: &Expression) -> Origin {
+    match &expression.kind {
+        ExpressionKind::Literal(literal) => Origin::Literal(literal.clone()),
+        ExpressionKind::Name(name) => named(name),
+        _ => Origin::Unknown,
+    }
+}
+
+fn named(name: &str) -> Origin {
+    match name {
+        "method" => Origin::Kind(Kind::Method),
+        "service" => Origin::Kind(Kind::Service),
+        "size" => Origin::Kind(Kind::U64),
+        "deadline" | "now" | "latency" => Origin::Kind(Kind::Duration),
+        "port" | "backend" => Origin::Kind(Kind::U32),
+        word if WORDS.contains(&word) => Origin::Unknown,
+        other => Origin::Name(other.to_owned()),
+    }
+}
+
+/// What a calculation gives.
+fn combined(op: Arithmetic, a: Origin, b: Origin) -> Origin {
+    match (a, b) {
+        (
+            Origin::Kind(Kind::Duration),
+            Origin::Kind(Kind::Duration) | Origin::Literal(Literal::Duration(_)),
+        ) if op == Arithmetic::Divide => Origin::Kind(Kind::U64),
+        (Origin::Literal(Literal::Duration(_)), Origin::Kind(Kind::Duration)) if op == Arithmetic::Divide => {
+            Origin::Kind(Kind::U64)
+        }
+        (duration @ Origin::Kind(Kind::Duration), _) | (_, duration @ Origin::Kind(Kind::Duration)) => {
+            duration
+        }
+        (duration @ Origin::Literal(Literal::Duration(_)), _)
+        | (_, duration @ Origin::Literal(Literal::Duration(_))) => duration,
+        (Origin::Kind(kind), _) | (_, Origin::Kind(kind)) => Origin::Kind(kind.widened()),
+        (table @ Origin::Table(_), _) | (_, table @ Origin::Table(_)) => table,
+        (a, _) => a,
+    }
 }
 
 /// Two uses of one table do not agree.
@@ -42,214 +397,121 @@ pub(super) struct Conflict {
     pub message: String,
     pub other: Option<(Span, String)>,
     /// The type of the first use, if it is the key that does not agree.
-    pub key: Option<KeyType>,
+    pub key: Option<Kind>,
 }
 
-impl Uses {
-    pub(super) fn of<'a>(elements: impl IntoIterator<Item = &'a Element>) -> Uses {
-        let mut uses = Uses::default();
-        for element in elements {
-            for handler in [&element.request, &element.response].into_iter().flatten() {
-                uses.variables.clear();
-                uses.block(&handler.body);
-            }
-        }
-        uses
-    }
-
-    fn block(&mut self, block: &[Statement]) {
-        let outer = self.variables.len();
-        for statement in block {
-            match &statement.kind {
-                StatementKind::Assign { name, value } => {
-                    let origin = self.origin(value);
-                    self.variables.push((name.text.clone(), origin));
-                }
-                StatementKind::Match { subject, arms } => {
-                    let origin = self.origin(subject);
-                    for arm in arms {
-                        self.arm(arm, &origin);
-                    }
-                }
-                StatementKind::Call(call) => {
-                    if let (true, [table, key, rest @ ..]) =
-                        (matches!(call.name.text.as_str(), "set" | "delete"), call.arguments.as_slice())
-                    {
-                        let name = self.key_use(table, key);
-                        if let (Some(name), [value]) = (name, rest) {
-                            let origin = self.origin(value);
-                            self.value_use(&name, origin, value.span.clone());
-                        }
-                    }
-                }
-            }
-        }
-        self.variables.truncate(outer);
-    }
-
-    fn arm(&mut self, arm: &Arm, subject: &Origin) {
-        let outer = self.variables.len();
-        for pattern in &arm.patterns {
-            let constant = match &pattern.kind {
-                PatternKind::Any | PatternKind::Absent | PatternKind::Present(None) => continue,
-                PatternKind::Present(Some(name)) => {
-                    self.variables.push((name.text.clone(), subject.clone()));
-                    continue;
-                }
-                PatternKind::Literal(literal) => Origin::Literal(literal.clone()),
-                PatternKind::Name(name) => Origin::Name(name.clone()),
-                PatternKind::Prefix(_) | PatternKind::Range(..) => Origin::Unknown,
-            };
-            if let Origin::Table(table) = subject {
-                self.value_use(table, constant, pattern.span.clone());
-            }
-        }
-        self.block(&arm.body);
-        self.variables.truncate(outer);
-    }
-
-    fn origin(&mut self, expression: &Expression) -> Origin {
-        match &expression.kind {
-            ExpressionKind::Literal(literal) => Origin::Literal(literal.clone()),
-            ExpressionKind::Name(name) => self.variable(name).unwrap_or_else(|| Origin::Name(name.clone())),
-            ExpressionKind::Call(call) if call.name.text == "get" => match call.arguments.as_slice() {
-                [from, field] if matches!(&from.kind, ExpressionKind::Name(name) if name == "rpc") => {
-                    match &field.kind {
-                        ExpressionKind::Literal(Literal::Text(name)) => Origin::Field(name.clone()),
-                        _ => Origin::Unknown,
-                    }
-                }
-                [table, key] => self.key_use(table, key).map_or(Origin::Unknown, Origin::Table),
-                _ => Origin::Unknown,
-            },
-            _ => Origin::Unknown,
-        }
-    }
-
-    fn variable(&self, name: &str) -> Option<Origin> {
-        self.variables.iter().rev().find(|(known, _)| known == name).map(|(_, origin)| origin.clone())
-    }
-
-    fn key_use(&mut self, table: &Expression, key: &Expression) -> Option<String> {
-        let origin = self.origin(key);
-        let ExpressionKind::Name(name) = &table.kind else { return None };
-        if name == "rpc" || self.variable(name).is_some() {
-            return None;
-        }
-        self.entry(name, &table.span).keys.push((origin, key.span.clone()));
-        Some(name.clone())
-    }
-
-    fn value_use(&mut self, table: &str, origin: Origin, span: Span) {
-        self.entry(table, &span).values.push((origin, span));
-    }
-
-    fn entry(&mut self, name: &str, span: &Span) -> &mut Use {
-        let at = self.tables.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-            let new = Use { first: span.clone(), keys: Vec::new(), values: Vec::new() };
-            self.tables.push((name.to_owned(), new));
-            self.tables.len() - 1
-        });
-        &mut self.tables[at].1
-    }
-}
-
-/// The value types that follow from the uses, for the tables not in `known` yet. A table of which nothing is known
-/// but whether it has a key holds bools.
-pub(super) fn values(
-    uses: &Uses,
-    manifest: &Manifest,
-    known: &BTreeMap<String, ValueType>,
-) -> (BTreeMap<String, ValueType>, Vec<Conflict>) {
-    let mut types = known.clone();
+/// The value types that follow from the uses, for the tables not in `types` yet. A table of which nothing is known but
+/// whether it has a key holds bools.
+pub(super) fn values(uses: &Uses, types: &mut HashMap<String, Kind>) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     // A value may come from another table, whose type must be found first; tables whose values come from each other
     // end up as bools, or in a type error where that is wrong.
-    for round in 0..=uses.tables.len() {
-        let last = round == uses.tables.len();
+    let mut last = false;
+    loop {
+        let before = types.len();
         for (name, table) in &uses.tables {
-            if types.contains_key(name) {
+            if types.contains_key(name) || table.bucket.is_some() {
                 continue;
             }
-            match value(table, manifest, &types, last) {
+            match value(table, types, last) {
                 Ok(None) => {}
                 Ok(Some(found)) => {
                     types.insert(name.clone(), found);
                 }
                 Err(conflict) => {
                     conflicts.push(conflict);
-                    types.insert(name.clone(), ValueType::Bool);
+                    types.insert(name.clone(), Kind::Bool);
                 }
             }
         }
+        if last {
+            return conflicts;
+        }
+        last = types.len() == before;
     }
-    (types, conflicts)
 }
 
-fn value(
-    table: &Use,
-    manifest: &Manifest,
-    types: &BTreeMap<String, ValueType>,
-    last: bool,
-) -> Result<Option<ValueType>, Conflict> {
-    let mut names: Vec<(String, Span)> = Vec::new();
-    let mut numbers: Vec<(bool, Span)> = Vec::new();
-    let mut found: Option<(ValueType, Span)> = None;
+fn value(table: &Use, types: &HashMap<String, Kind>, last: bool) -> Result<Option<Kind>, Conflict> {
+    let mut names: Vec<(&str, &Span)> = Vec::new();
+    let mut number: Option<(bool, &Span)> = None;
+    let mut found: Option<(Kind, &Span)> = None;
     for (origin, span) in &table.values {
         let this = match origin {
             Origin::Name(name) => {
-                names.push((name.clone(), span.clone()));
+                names.push((name, span));
                 continue;
             }
             Origin::Literal(Literal::Number { negative, .. }) => {
-                numbers.push((*negative, span.clone()));
+                let known = number.get_or_insert((*negative, span));
+                known.0 |= negative;
                 continue;
             }
-            Origin::Literal(Literal::Bool(_)) => ValueType::Bool,
-            Origin::Literal(Literal::Text(_)) => {
-                return Err(Conflict {
-                    span: span.clone(),
-                    message: "tables hold bools, whole numbers or names, not text".into(),
-                    other: None,
-                    key: None,
-                });
-            }
-            Origin::Field(name) => match fields::find(manifest, name).ok().map(|field| value_of(&field.kind))
-            {
-                Some(Some(kind)) => kind,
-                Some(None) => {
-                    return Err(Conflict {
-                        span: span.clone(),
-                        message: "tables hold bools, whole numbers or names of their own, not a field's text, bytes or enum".into(),
-                        other: None, key: None,
-                    });
-                }
+            Origin::Literal(literal) => match kind_of(literal) {
+                Some(kind) => kind,
                 None => continue,
             },
+            Origin::Kind(kind) => kind.clone(),
             Origin::Table(other) => match types.get(other) {
                 Some(kind) => kind.clone(),
                 None if last => continue,
                 None => return Ok(None),
             },
-            Origin::Literal(_) | Origin::Unknown => continue,
+            Origin::Unknown => continue,
         };
-        match &found {
-            None => found = Some((this, span.clone())),
-            Some((first, _)) if *first == this => {}
-            Some((first, place)) => return Err(disagree(span, &this.to_string(), place, &first.to_string())),
+        if this.value_type().is_none() {
+            let message = match this {
+                Kind::Enum(_) => "a field's enum cannot be kept in a table: it could be any number".into(),
+                other => format!("{other} cannot be kept in a table"),
+            };
+            return Err(Conflict { span: span.clone(), message, other: None, key: None });
         }
+        found = Some(match found {
+            None => (this, span),
+            Some((first, place)) => match joined(&first, &this) {
+                Some(both) => (both, place),
+                None => return Err(disagree(span, &this.to_string(), place, &first.to_string())),
+            },
+        });
     }
-    let name = names.first().map(|(_, span)| span.clone());
-    let number = numbers.first().map(|(_, span)| span.clone());
+    let name = names.first().map(|(_, span)| *span);
     match (found, name, number) {
-        (None, Some(name), Some(number)) => Err(disagree(&number, "a number", &name, "a name")),
-        (None, Some(_), None) => Ok(Some(ValueType::enumeration(names.into_iter().map(|(name, _)| name)))),
-        (None, None, Some(_)) if numbers.iter().any(|(negative, _)| *negative) => Ok(Some(ValueType::I64)),
-        (None, None, Some(_)) => Ok(Some(ValueType::U64)),
-        (None, None, None) => Ok(Some(ValueType::Bool)),
+        (None, Some(name), Some((_, number))) => Err(disagree(number, "a number", name, "a name")),
+        (None, Some(_), None) => {
+            let names: Vec<String> = names.into_iter().map(|(name, _)| name.to_owned()).collect();
+            Ok(Some(enumeration(names)))
+        }
+        (None, None, Some((true, _))) => Ok(Some(Kind::I64)),
+        (None, None, Some((false, _))) => Ok(Some(Kind::U64)),
+        (None, None, None) => Ok(Some(Kind::Bool)),
         // Constants must fit the type found; that is checked where they stand.
         (Some((kind, _)), _, _) => Ok(Some(kind)),
     }
+}
+
+/// A made-up enum of these names, numbered in the order of their letters.
+pub(super) fn enumeration(names: Vec<String>) -> Kind {
+    match crate::table::ValueType::enumeration(names) {
+        crate::table::ValueType::Enum { values } => Kind::Enum(Names::new(values, true)),
+        _ => Kind::Bool,
+    }
+}
+
+fn kind_of(literal: &Literal) -> Option<Kind> {
+    Some(match literal {
+        Literal::Bool(_) => Kind::Bool,
+        Literal::Number { negative: true, .. } => Kind::I64,
+        Literal::Number { negative: false, .. } => Kind::U64,
+        Literal::Float(_) => Kind::Float,
+        Literal::Text(text) => Kind::Text(Length::AtMost(u8::try_from(text.len()).unwrap_or(u8::MAX).max(1))),
+        Literal::Duration(_) => Kind::Duration,
+        Literal::Percent(_) => Kind::Percent,
+        Literal::Rate(_) => return None,
+    })
+}
+
+/// The type that two values of a table have together: numbers of one sign share the wider one.
+fn joined(a: &Kind, b: &Kind) -> Option<Kind> {
+    a.join(b).or_else(|| (a.widened() == b.widened()).then(|| a.widened()))
 }
 
 fn disagree(span: &Span, this: &str, place: &Span, first: &str) -> Conflict {
@@ -261,51 +523,37 @@ fn disagree(span: &Span, this: &str, place: &Span, first: &str) -> Conflict {
     }
 }
 
-/// The key type that follows from the uses; `None` where there is none.
-pub(super) fn key(
-    table: &Use,
-    manifest: &Manifest,
-    types: &BTreeMap<String, ValueType>,
-) -> Result<Option<KeyType>, Conflict> {
-    let mut found: Option<(KeyType, Span)> = None;
-    let mut literal: Option<KeyType> = None;
-    for (origin, span) in &table.keys {
+/// The type of one part of a key that follows from the uses; `None` where there is none.
+pub(super) fn key(uses: &[(Origin, Span)], types: &HashMap<String, Kind>) -> Result<Option<Kind>, Conflict> {
+    let mut found: Option<(Kind, &Span)> = None;
+    let mut literal: Option<Kind> = None;
+    for (origin, span) in uses {
         let this = match origin {
-            Origin::Field(name) => match fields::find(manifest, name) {
-                Ok(field) => field.kind,
-                Err(_) => continue,
-            },
+            Origin::Kind(kind) => kind.clone(),
             Origin::Table(name) => match types.get(name) {
-                Some(kind) => kind_of(kind),
+                Some(kind) => kind.clone(),
                 None => continue,
             },
             Origin::Literal(constant) => {
-                let this = match constant {
-                    Literal::Bool(_) => KeyType::Bool,
-                    Literal::Number { negative: true, .. } => KeyType::I64,
-                    Literal::Number { .. } => KeyType::U64,
-                    Literal::Text(text) => {
-                        KeyType::String { max_len: u8::try_from(text.len()).unwrap_or(u8::MAX) }
-                    }
-                    _ => continue,
-                };
-                literal = match literal {
-                    Some(before) => fields::join(&before, &this).or(Some(before)),
-                    None => Some(this),
-                };
+                if let Some(this) = kind_of(constant) {
+                    literal = match literal {
+                        Some(before) => before.join(&this).or(Some(before)),
+                        None => Some(this),
+                    };
+                }
                 continue;
             }
             Origin::Name(_) | Origin::Unknown => continue,
         };
         found = Some(match found {
-            None => (this, span.clone()),
-            Some((first, place)) => match fields::join(&first, &this) {
+            None => (this, span),
+            Some((first, place)) => match joined(&first, &this) {
                 Some(both) => (both, place),
                 None => {
                     return Err(Conflict {
                         span: span.clone(),
                         message: format!("this table is looked up by {first} elsewhere, but by {this} here"),
-                        other: Some((place, format!("{first} here"))),
+                        other: Some((place.clone(), format!("{first} here"))),
                         key: Some(first),
                     });
                 }
@@ -313,36 +561,7 @@ pub(super) fn key(
         });
     }
     Ok(match (found, literal) {
-        (Some((found, _)), Some(literal)) => fields::join(&found, &literal).or(Some(found)),
+        (Some((found, _)), Some(literal)) => found.join(&literal).or(Some(found)),
         (found, literal) => found.map(|(kind, _)| kind).or(literal),
-    })
-}
-
-/// The kind of values read from a table.
-pub(super) fn kind_of(value: &ValueType) -> KeyType {
-    match value {
-        ValueType::Bool => KeyType::Bool,
-        ValueType::U32 => KeyType::U32,
-        ValueType::U64 => KeyType::U64,
-        ValueType::I32 => KeyType::I32,
-        ValueType::I64 => KeyType::I64,
-        ValueType::Enum { values } => KeyType::Enum { values: values.clone() },
-        ValueType::F64 => KeyType::F64,
-        ValueType::Duration | ValueType::Bucket => KeyType::Duration,
-        ValueType::String { max_len } => KeyType::String { max_len: *max_len },
-        ValueType::Bytes { max_len } => KeyType::Bytes { max_len: *max_len },
-        ValueType::Fixed { len } => KeyType::Fixed { len: *len },
-    }
-}
-
-/// The type of table that can hold values of a kind.
-fn value_of(kind: &KeyType) -> Option<ValueType> {
-    Some(match kind {
-        KeyType::Bool => ValueType::Bool,
-        KeyType::U32 => ValueType::U32,
-        KeyType::U64 => ValueType::U64,
-        KeyType::I32 => ValueType::I32,
-        KeyType::I64 => ValueType::I64,
-        _ => return None,
     })
 }

@@ -1,25 +1,46 @@
 //! From what was written to what it means: resolves names, gives tables and values their types, and makes sure that
 //! every path through an element ends. Reports everything that is wrong, not only the first thing.
 
-mod element;
+mod chains;
+mod constants;
+mod coverage;
+mod effects;
+mod exits;
+mod expressions;
 mod fields;
+mod frame;
+mod functions;
 mod infer;
+mod kind;
+mod messages;
+mod methods;
+mod operators;
 mod patterns;
+mod slots;
+mod state;
+mod statements;
 mod tables;
 mod transport;
+mod walk;
 
-use crate::ast::{self, File};
-use crate::diagnostics::{Sink, Span};
+pub(crate) use chains::{Target, sides};
+
+use crate::ast::{Element, Expression, ExpressionKind, File, Name};
+use crate::diagnostics::Sink;
 use crate::explain::MethodTransport;
-use crate::ir::{Body, Element, FieldUse, Policy, Side};
-use crate::suggest::did_you_mean;
-use crate::table::TableSpec;
+use crate::ir::{self, Action, Body, FieldUse, Policy};
+use crate::table::KeyType;
+use chains::BUILTIN;
+use fields::Message;
+use frame::Frame;
+use infer::{Uses, Walker};
+use kind::{Kind, Names};
+use methods::Methods;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use tables::Table;
 use tollfree_schema::Manifest;
-
-/// Elements the language brings along.
-const BUILTIN: &str = "session_tracker";
-/// Elements in a chain: far more than anyone needs, few enough to compile at once.
-const CHAIN_MAX: usize = 64;
+use tollfree_wire::Code;
 
 /// A policy without mistakes.
 pub(crate) struct Checked {
@@ -30,174 +51,202 @@ pub(crate) struct Checked {
 }
 
 /// Checks a policy; what it returns means nothing if mistakes were reported.
-pub(crate) fn check(file: &File, schema: &Manifest, side: Option<Side>, sink: &mut Sink<'_>) -> Checked {
-    let tables = tables::resolve(file, schema, sink);
-    let mut checker =
-        Checker { schema, tables, table_names: Vec::new(), fields: Vec::new(), notes: Vec::new(), sink };
-    checker.table_names = checker.tables.iter().map(|table| table.name.clone()).collect();
-    let bodies: Vec<_> = file.elements.iter().map(|element| checker.element(element)).collect();
+pub(crate) fn check(file: &File, schema: &Manifest, target: Target<'_>, sink: &mut Sink<'_>) -> Checked {
+    let methods = Methods::new(schema);
+    let uses = table_uses(file, &methods);
+    let tables = tables::resolve(file, &uses, &methods, sink);
+    let table_names = tables.iter().enumerate().map(|(at, table)| (table.spec.name.clone(), at)).collect();
+    let codes = Code::ALL.iter().map(|code| (code.name().to_owned(), *code as i32)).collect();
+    let mut checker = Checker {
+        methods,
+        tables,
+        table_names,
+        element_names: file.elements.iter().map(|element| element.name.text.clone()).collect(),
+        codes: Names::new(codes, true),
+        uses: Mentioned::default(),
+        known_fields: HashMap::new(),
+        used: HashSet::new(),
+        frame: Frame::default(),
+        out: Vec::new(),
+        notes: Vec::new(),
+        quiet: false,
+        sink,
+    };
     checker.names(file);
-    let chain = checker.chain(file);
-    let side = checker.side(chain, side);
-    let calls = chain.map_or(&[][..], |chain| &chain.calls);
-    let elements = checker.resolve(file, calls, &bodies);
+    let (side, mut elements) = checker.chains(file, target);
     let transport = match &file.transport {
         Some(block) => transport::check(block, schema, checker.sink),
         None => Vec::new(),
     };
-    let Checker { tables, fields, notes, .. } = checker;
-    Checked {
-        policy: Policy {
-            side,
-            elements,
-            tables,
-            fields,
-            response_fields: Vec::new(),
-            peer_names: Vec::new(),
-            metadata: Vec::new(),
-            selectors: Vec::new(),
-            authorisers: Vec::new(),
-            keys: Vec::new(),
-        },
-        transport,
-        notes,
+    let Checker { tables, uses: mentioned, notes, .. } = checker;
+    let tables = wanted_tables(tables, &uses, &mut elements);
+    let Mentioned { fields, response_fields, peer_names, metadata, selectors, authorisers, keys } = mentioned;
+    let policy = Policy {
+        side,
+        elements,
+        tables,
+        fields,
+        response_fields,
+        peer_names,
+        metadata,
+        selectors,
+        authorisers,
+        keys,
+    };
+    Checked { policy, transport, notes }
+}
+
+/// What elements do with tables, by their uses in chains.
+fn table_uses(file: &File, methods: &Methods<'_>) -> Uses {
+    let defined: HashMap<&str, &Element> =
+        file.elements.iter().map(|element| (element.name.text.as_str(), element)).collect();
+    let mut walker = Walker::new(methods);
+    let mut used = HashSet::new();
+    for (at, chain) in file.chains.iter().enumerate() {
+        let ids = chain.scope.iter().filter_map(|path| methods.scope(&path.text).ok()).flatten();
+        let mut ids: Vec<u32> = ids.collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let ids = (!chain.scope.is_empty()).then(|| ids.into());
+        for call in chain.calls.iter().take(chains::USES_MAX) {
+            if let Some(element) = defined.get(call.name.text.as_str()) {
+                used.insert(element.name.text.as_str());
+                walker.element(element, chains::given(element, call), at, Clone::clone(&ids));
+            }
+        }
     }
+    for element in &file.elements {
+        if !used.contains(element.name.text.as_str()) {
+            walker.element(element, chains::defaults(element), file.chains.len(), None);
+        }
+    }
+    walker.finish()
+}
+
+/// Leaves out the tables that only chains for another side or interface use, and renumbers the rest.
+fn wanted_tables(
+    tables: Vec<Table>,
+    uses: &Uses,
+    elements: &mut [ir::Element],
+) -> Vec<crate::table::TableSpec> {
+    let mut wanted = HashSet::new();
+    for element in &mut *elements {
+        handlers(element, &mut |action| wanted.extend(walk::table(action).copied()));
+    }
+    let mut places = HashMap::new();
+    let mut kept = Vec::new();
+    for (at, Table { spec, .. }) in tables.into_iter().enumerate() {
+        if wanted.contains(&at) || uses.of(&spec.name).is_none() {
+            places.insert(at, kept.len());
+            kept.push(spec);
+        }
+    }
+    for element in elements {
+        handlers(element, &mut |action| {
+            if let Some(table) = walk::table(action) {
+                *table = places.get(table).copied().unwrap_or(*table);
+            }
+        });
+    }
+    kept
+}
+
+/// Every action of an element.
+fn handlers(element: &mut ir::Element, see: &mut dyn FnMut(&mut Action)) {
+    if let Some(Body::Block(block)) = &mut element.request {
+        walk::actions(block, see);
+    }
+    if let Some(block) = &mut element.response {
+        walk::actions(block, see);
+    }
+}
+
+/// What elements mention, each thing once.
+#[derive(Default)]
+struct Mentioned {
+    fields: Vec<FieldUse>,
+    response_fields: Vec<FieldUse>,
+    peer_names: Vec<String>,
+    metadata: Vec<String>,
+    selectors: Vec<String>,
+    authorisers: Vec<String>,
+    keys: Vec<String>,
 }
 
 /// What is known while the elements are checked.
 struct Checker<'a, 's, 'd> {
-    schema: &'a Manifest,
-    tables: Vec<TableSpec>,
-    table_names: Vec<String>,
-    fields: Vec<FieldUse>,
+    methods: Methods<'a>,
+    tables: Vec<Table>,
+    table_names: HashMap<String, usize>,
+    element_names: HashSet<String>,
+    /// The values of `status`.
+    codes: Arc<Names>,
+    uses: Mentioned,
+    /// Places in [`Mentioned`], by chain, message and name.
+    known_fields: HashMap<(usize, Message, String), (usize, Kind)>,
+    /// The elements that chains use.
+    used: HashSet<String>,
+    frame: Frame,
+    /// The statements of the block at hand.
+    out: Vec<ir::Statement>,
     notes: Vec<String>,
+    /// What is checked does not become part of the policy: notes on it are of no interest.
+    quiet: bool,
     sink: &'s mut Sink<'d>,
 }
 
 impl Checker<'_, '_, '_> {
-    /// Names of elements are used once.
+    /// Names of elements and parameters are used once.
     fn names(&mut self, file: &File) {
-        for (at, element) in file.elements.iter().enumerate() {
-            let ast::Name { text, span } = &element.name;
+        let mut first: HashMap<&str, &Name> = HashMap::new();
+        for element in &file.elements {
+            let Name { text, span } = &element.name;
             if text == BUILTIN {
                 self.sink
                     .error(span, format!("`{BUILTIN}` is built in"), "defined again here")
                     .help("give the element another name");
             }
-            if let Some(first) = file.elements[..at].iter().find(|other| other.name.text == *text) {
-                self.sink
-                    .error(span, format!("element `{text}` is defined twice"), "the second one")
-                    .related(&first.name.span, "the first one");
-            }
-        }
-    }
-
-    /// The policy's chain; an element that stands alone is one.
-    fn chain<'f>(&mut self, file: &'f File) -> Option<&'f ast::Chain> {
-        if let [first, second, ..] = file.chains.as_slice() {
-            self.sink
-                .error(&second.span, "a policy has one chain", "the second one")
-                .related(&first.span, "the first one")
-                .help("join them with `->`; what guards the other side goes into a file of its own");
-        }
-        let first = file.chains.first();
-        if let (None, Some(element)) = (first, file.elements.first()) {
-            let ast::Name { text, span } = &element.name;
-            self.sink.error(span, "the policy has no chain, so no element would run", "never runs").help(
-                format!("say which elements run, in order: `{text}()` on a line of its own, before this one"),
-            );
-        }
-        if first.is_none() && file.elements.is_empty() && file.transport.is_none() {
-            self.sink
-                .error(&(0..0), "the policy is empty", "nothing here")
-                .help("a policy starts with a chain, such as `firewall() -> session_tracker()`");
-        }
-        first
-    }
-
-    fn side(&mut self, chain: Option<&ast::Chain>, wanted: Option<Side>) -> Side {
-        let written = chain.and_then(|chain| chain.side.as_ref());
-        if let (Some((written, span)), Some(wanted)) = (written, wanted)
-            && *written != wanted
-        {
-            self.sink
-                .error(
-                    span,
-                    format!("this chain guards the {written}, but is to be put in force at the {wanted}"),
-                    "here",
-                )
-                .help(format!("attach it at the {written}, or leave `at {written}` out"));
-        }
-        written.map(|(side, _)| *side).or(wanted).unwrap_or_default()
-    }
-
-    /// The chain's calls, with what they run.
-    fn resolve(&mut self, file: &File, calls: &[ast::Call], bodies: &[Option<Body>]) -> Vec<Element> {
-        let mut elements = Vec::new();
-        if let Some(extra) = calls.get(CHAIN_MAX) {
-            let message = format!("a chain has at most {CHAIN_MAX} elements");
-            self.sink.error(&extra.span, message, "one too many");
-            return elements;
-        }
-        for call in calls {
-            let ast::Call { name, arguments, named: _, span } = call;
-            let defined = file.elements.iter().position(|element| element.name.text == name.text);
-            if let Some(argument) = arguments.first() {
-                self.sink
-                    .error(&argument.span, format!("`{}` takes no arguments", name.text), "one too many")
-                    .help("parameters of elements are not supported yet: write the constant in the element");
-            }
-            let body = match defined {
-                Some(at) => bodies.get(at).cloned().flatten(),
-                None if name.text == BUILTIN => Some(Body::SessionTracker(span.clone())),
+            match first.get(text.as_str()) {
+                Some(known) => {
+                    self.sink
+                        .error(span, format!("element `{text}` is defined twice"), "the second one")
+                        .related(&known.span, "the first one");
+                }
                 None => {
-                    let known = file.elements.iter().map(|element| element.name.text.as_str());
-                    let help = did_you_mean(&name.text, "the elements are", known.chain([BUILTIN]));
-                    let message = format!("no element is called `{}`", name.text);
-                    self.sink.error(&name.span, message, "not defined").maybe_help(help);
-                    None
+                    first.insert(text, &element.name);
                 }
-            };
-            if let Some(body) = body {
-                elements.push(Element {
-                    name: name.text.clone(),
-                    span: span.clone(),
-                    methods: None,
-                    audit: false,
-                    request: Some(body),
-                    response: None,
-                });
+            }
+            if self.table_names.contains_key(text) {
+                self.sink
+                    .error(span, format!("`{text}` is a table"), "has a meaning already")
+                    .help("choose another name");
+            }
+            self.frame = Frame::default();
+            let mut known: HashMap<&str, &Name> = HashMap::new();
+            for parameter in &element.parameters {
+                self.check_new_name(&parameter.name.text, &parameter.name.span);
+                if let Some(first) = known.insert(&parameter.name.text, &parameter.name) {
+                    let message = format!("parameter `{}` stands twice", first.text);
+                    self.sink
+                        .error(&parameter.name.span, message, "the second one")
+                        .related(&first.span, "the first one");
+                }
             }
         }
-        for element in &file.elements {
-            if !calls.is_empty() && !calls.iter().any(|call| call.name.text == element.name.text) {
-                self.notes
-                    .push(format!("element {}() is not in the chain: it never runs", element.name.text));
-            }
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.quiet && !self.notes.contains(&note) {
+            self.notes.push(note);
         }
-        elements
     }
 
-    /// The index of a field among those read, if it can be read; else the mistake is reported.
-    fn field(&mut self, name: &str, span: &Span) -> Option<usize> {
-        if let Some(at) = self.fields.iter().position(|field| field.name == name) {
-            return Some(at);
-        }
-        match fields::find(self.schema, name) {
-            Ok(fields::Found { kind, missing }) => {
-                if !missing.is_empty() {
-                    self.notes.push(format!(
-                        "field '{name}' reads as NONE in {}: not in the request",
-                        missing.join(", ")
-                    ));
-                }
-                self.fields.push(FieldUse { name: name.to_owned(), kind });
-                Some(self.fields.len() - 1)
-            }
-            Err(fields::Unreadable { message, help }) => {
-                self.sink.error(span, message, "cannot be read").maybe_help(help);
-                None
-            }
-        }
+    /// A value's type as logs and keys of tables have it.
+    fn key_type(&self, kind: &Kind) -> KeyType {
+        tables::key_type(kind, &self.methods)
     }
+}
+
+fn is_name(expression: &Expression, name: &str) -> bool {
+    matches!(&expression.kind, ExpressionKind::Name(text) if text == name)
 }

@@ -1,36 +1,23 @@
-//! The arms of a `match`: patterns have the subject's type, every case has an arm, and every arm has a case.
+//! Patterns have the subject's type.
 
 use super::Checker;
-use super::element::{Scope, Value};
-use crate::ast::{Arm, Literal, Pattern, PatternKind};
+use super::constants::number_of_id;
+use super::frame::Value;
+use super::kind::{Kind, Wide};
+use crate::ast::{Literal, Pattern, PatternKind};
 use crate::diagnostics::Span;
-use crate::ir::{self, Constant, Operand};
-use crate::suggest::did_you_mean;
-use crate::table::KeyType;
+use crate::ir::{self, Constant, Number};
+use crate::notation;
+
+/// Bits of an address.
+const ADDRESS_BITS: u8 = 128;
 
 impl Checker<'_, '_, '_> {
-    /// An arm, and whether it ends.
-    pub(super) fn arm(&mut self, arm: &Arm, subject: Option<&Value>, scope: &mut Scope) -> (ir::Arm, bool) {
-        let outer = scope.variables.len();
-        scope.depth += 1;
-        let mut patterns = Vec::new();
-        for pattern in &arm.patterns {
-            if let Some(pattern) = self.pattern(pattern, arm.patterns.len(), subject, scope) {
-                patterns.push(pattern);
-            }
-        }
-        let block = self.block(&arm.body, scope);
-        scope.depth -= 1;
-        scope.variables.truncate(outer);
-        (ir::Arm { patterns, guard: None, body: block.statements }, block.ends)
-    }
-
-    fn pattern(
+    pub(super) fn pattern(
         &mut self,
         pattern: &Pattern,
         alternatives: usize,
         subject: Option<&Value>,
-        scope: &mut Scope,
     ) -> Option<ir::Pattern> {
         let Pattern { span, kind } = pattern;
         if let PatternKind::Present(Some(name)) = kind {
@@ -43,8 +30,8 @@ impl Checker<'_, '_, '_> {
                     )
                     .help("give Some(x) an arm of its own, or write Some(_)");
             }
-            let value = subject.map(|subject| Value { optional: false, ..subject.clone() });
-            scope.bind(name.text.clone(), name.span.clone(), value);
+            self.check_new_name(&name.text, &name.span);
+            self.bind(name, subject.map(|subject| Value { optional: false, ..subject.clone() }));
         }
         let subject = subject?;
         let optional = matches!(kind, PatternKind::Absent | PatternKind::Present(_));
@@ -58,162 +45,101 @@ impl Checker<'_, '_, '_> {
             PatternKind::Any => ir::Pattern::Any,
             PatternKind::Absent => ir::Pattern::Absent,
             PatternKind::Present(_) => ir::Pattern::Present,
-            PatternKind::Literal(_) | PatternKind::Name(_) => {
-                ir::Pattern::Equal(self.constant(kind, span, &subject.kind)?)
+            PatternKind::Prefix(prefix) => return self.prefix(prefix, span, &subject.kind),
+            PatternKind::Range(from, to) => return self.range(from, to, span, &subject.kind),
+            PatternKind::Literal(Literal::Text(text)) if subject.kind == Kind::Address => {
+                return self.addresses(text, span);
             }
-            PatternKind::Prefix(_) | PatternKind::Range(..) => return None,
+            PatternKind::Literal(_) => ir::Pattern::Equal(self.constant(kind, span, &subject.kind)?),
+            PatternKind::Name(name) => match self.frame.parameters.get(name) {
+                None => ir::Pattern::Equal(self.constant(kind, span, &subject.kind)?),
+                Some(None) => return None,
+                Some(Some(argument)) => {
+                    let argument = argument.clone();
+                    let constant = match argument.kind {
+                        crate::ast::ExpressionKind::Literal(Literal::Text(text))
+                            if subject.kind == Kind::Address =>
+                        {
+                            return self.addresses(&text, span);
+                        }
+                        crate::ast::ExpressionKind::Literal(literal) => PatternKind::Literal(literal),
+                        crate::ast::ExpressionKind::Name(name) => PatternKind::Name(name),
+                        _ => return None,
+                    };
+                    ir::Pattern::Equal(self.constant(&constant, span, &subject.kind)?)
+                }
+            },
         })
     }
 
-    /// A constant of a type.
-    pub(super) fn constant(
-        &mut self,
-        constant: &PatternKind,
-        span: &Span,
-        kind: &KeyType,
-    ) -> Option<Constant> {
-        let found = match (constant, kind) {
-            (PatternKind::Literal(Literal::Bool(value)), KeyType::Bool) => {
-                Some(Constant::Number(u64::from(*value)))
+    fn prefix(&mut self, prefix: &str, span: &Span, kind: &Kind) -> Option<ir::Pattern> {
+        let mut ids = match kind {
+            Kind::Text(_) | Kind::Bytes(_) => return Some(ir::Pattern::Prefix(prefix.as_bytes().to_vec())),
+            Kind::Method => self.methods.starting_with(prefix),
+            Kind::Service => self.methods.services_starting_with(prefix),
+            _ => {
+                let message = format!("{kind} does not start with anything");
+                self.sink
+                    .error(span, message, "not text")
+                    .help("`*` stands for any end of a text; write \\* for a star");
+                return None;
             }
-            (
-                PatternKind::Literal(Literal::Text(text)),
-                KeyType::String { max_len } | KeyType::Bytes { max_len },
-            ) => {
-                if text.len() > usize::from(*max_len) {
-                    let message = format!("this has {} bytes, but {kind} has at most {max_len}", text.len());
-                    self.sink.error(span, message, "too long to be equal");
-                    return None;
-                }
-                Some(Constant::Bytes(text.clone().into_bytes()))
-            }
-            (PatternKind::Literal(Literal::Number { negative, magnitude }), _) => {
-                let value = i128::from(*magnitude) * if *negative { -1 } else { 1 };
-                let range = match kind {
-                    KeyType::U32 => Some((0, i128::from(u32::MAX))),
-                    KeyType::U64 => Some((0, i128::from(u64::MAX))),
-                    KeyType::I32 => Some((i128::from(i32::MIN), i128::from(i32::MAX))),
-                    KeyType::I64 => Some((i128::from(i64::MIN), i128::from(i64::MAX))),
-                    _ => None,
-                };
-                if let Some((low, high)) = range
-                    && !(low..=high).contains(&value)
-                {
-                    self.sink.error(span, format!("{value} does not fit {kind}"), format!("{low} to {high}"));
-                    return None;
-                }
-                range.map(|_| Constant::Number(value as u64))
-            }
-            (PatternKind::Name(name), KeyType::Enum { values }) => {
-                let number = values.iter().find(|(known, _)| known == name).map(|(_, number)| *number);
-                if number.is_none() {
-                    let known = values.iter().map(|(name, _)| name.as_str());
-                    let help = did_you_mean(name, "the values are", known);
-                    self.sink
-                        .error(span, format!("`{name}` is not one of the values"), "unknown")
-                        .maybe_help(help);
-                    return None;
-                }
-                number.map(|number| Constant::Number(i64::from(number) as u64))
-            }
-            _ => None,
         };
-        if found.is_none() {
-            let help = match (constant, kind) {
-                (_, KeyType::Fixed { .. }) => {
-                    Some("fixed bytes can be keys of tables, but have no constants".into())
-                }
-                (_, KeyType::Enum { values }) => {
-                    did_you_mean("", "the values are", values.iter().map(|(name, _)| name.as_str()))
-                }
-                (PatternKind::Name(_), KeyType::String { .. }) => Some("text is quoted: 'text'".into()),
-                (PatternKind::Name(_), KeyType::Bool) => Some("the bools are true and false".into()),
-                _ => None,
-            };
+        if ids.is_empty() {
             self.sink
-                .error(span, format!("this constant is not of the type {kind}"), format!("not {kind}"))
-                .maybe_help(help);
+                .error(span, format!("no {kind} of the schema starts with '{prefix}'"), "never matches")
+                .help("methods are matched by their names and by their paths, such as 'kv.Kv/Get'");
+            return None;
         }
-        found
+        ids.sort_unstable();
+        let mut numbers: Vec<u64> = ids.into_iter().map(number_of_id).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Some(ir::Pattern::OneOf(numbers))
     }
 
-    /// Every case has an arm, and every arm has a case.
-    pub(super) fn arms(&mut self, span: &Span, subject: &Value, written: &[Arm], arms: &[ir::Arm]) {
-        let mut seen: Vec<&ir::Pattern> = Vec::new();
-        let cases = cases(subject);
-        for (arm, written) in arms.iter().zip(written) {
-            // An arm with a mistake in its patterns has fewer of them.
-            if arm.patterns.len() != written.patterns.len() {
-                return;
+    fn range(&mut self, from: &Literal, to: &Literal, span: &Span, kind: &Kind) -> Option<ir::Pattern> {
+        let number = match kind.wide() {
+            Some(Wide::Unsigned | Wide::Duration | Wide::Percent) => Number::Unsigned,
+            Some(Wide::Signed) => Number::Signed,
+            Some(Wide::Float) => Number::Float,
+            None => {
+                self.sink
+                    .error(span, format!("{kind} has no ranges"), "not a number")
+                    .help("ranges are for numbers and times: 1..10, 1ms..5ms");
+                return None;
             }
-            for (pattern, written) in arm.patterns.iter().zip(&written.patterns) {
-                let covered = match pattern {
-                    ir::Pattern::Any => seen.contains(&pattern),
-                    ir::Pattern::Present => seen.contains(&pattern) || seen.contains(&&ir::Pattern::Any),
-                    ir::Pattern::Absent => seen.contains(&&ir::Pattern::Any) || seen.contains(&pattern),
-                    ir::Pattern::Equal(_)
-                    | ir::Pattern::OneOf(_)
-                    | ir::Pattern::Prefix(_)
-                    | ir::Pattern::Range { .. }
-                    | ir::Pattern::Cidr { .. } => {
-                        seen.contains(&pattern)
-                            || seen.contains(&&ir::Pattern::Any)
-                            || seen.contains(&&ir::Pattern::Present)
-                    }
-                };
-                if covered {
-                    self.sink
-                        .error(&written.span, "an arm above takes all of this", "never matches")
-                        .help("leave it out, or move it up");
-                }
-                seen.push(pattern);
-            }
+        };
+        // The end is not part of it: it may be one behind the largest number.
+        let wide = kind.widened();
+        let from = self.constant(&PatternKind::Literal(from.clone()), span, kind);
+        let to = self.constant(&PatternKind::Literal(to.clone()), span, &wide);
+        let (Constant::Number(from), Constant::Number(to)) = (from?, to?) else { return None };
+        let empty = match number {
+            Number::Unsigned => from >= to,
+            Number::Signed => from as i64 >= to as i64,
+            Number::Float => f64::from_bits(from) >= f64::from_bits(to),
+        };
+        if empty {
+            self.sink
+                .error(span, "this range is empty", "never matches")
+                .help("ranges go up, and their end is not part of them: 1..10 is 1 to 9");
+            return None;
         }
-        if complete(&seen, cases.as_deref(), subject.optional) {
-            return;
-        }
-        let mut missing: Vec<String> = Vec::new();
-        if !present(&seen, cases.as_deref()) {
-            match &cases {
-                Some(cases) => missing.extend(
-                    cases
-                        .iter()
-                        .filter(|(_, number)| !seen.contains(&&ir::Pattern::Equal(Constant::Number(*number))))
-                        .map(|(name, _)| name.clone()),
-                ),
-                None => missing.push("all other values (Some(_))".into()),
-            }
-        }
-        if subject.optional && !seen.contains(&&ir::Pattern::Absent) {
-            missing.push("NONE".into());
-        }
-        self.sink
-            .error(span, format!("no arm for {}", missing.join(", ")), "not all cases have an arm")
-            .help("add arms for them, or `_` for everything else");
+        Some(ir::Pattern::Range { number, from, to })
     }
-}
 
-/// The values, where they can be listed. An enum field can have numbers that this schema has no name for (a newer
-/// peer's), so it needs an arm for those too; only tables' own enums are closed.
-fn cases(subject: &Value) -> Option<Vec<(String, u64)>> {
-    match &subject.kind {
-        KeyType::Bool => Some(vec![("false".into(), 0), ("true".into(), 1)]),
-        KeyType::Enum { values } if matches!(subject.operand, Operand::Slot(_)) => {
-            Some(values.iter().map(|(name, number)| (name.clone(), i64::from(*number) as u64)).collect())
+    /// `'10.0.0.0/8'`, or one address.
+    fn addresses(&mut self, text: &str, span: &Span) -> Option<ir::Pattern> {
+        match notation::cidr(text) {
+            Some((address, ADDRESS_BITS)) => Some(ir::Pattern::Equal(Constant::Bytes(address.to_vec()))),
+            Some((address, bits)) => Some(ir::Pattern::Cidr { address, bits }),
+            None => {
+                self.sink
+                    .error(span, format!("'{text}' is neither an address nor a network"), "not an address")
+                    .help("networks are '10.0.0.0/8' or '2001:db8::/32', with zeros behind the prefix");
+                None
+            }
         }
-        _ => None,
     }
-}
-
-/// Whether every value that is there has an arm.
-fn present(seen: &[&ir::Pattern], cases: Option<&[(String, u64)]>) -> bool {
-    let listed = cases.is_some_and(|cases| {
-        cases.iter().all(|(_, number)| seen.contains(&&ir::Pattern::Equal(Constant::Number(*number))))
-    });
-    listed || seen.iter().any(|pattern| matches!(pattern, ir::Pattern::Any | ir::Pattern::Present))
-}
-
-fn complete(seen: &[&ir::Pattern], cases: Option<&[(String, u64)]>, optional: bool) -> bool {
-    seen.contains(&&ir::Pattern::Any)
-        || (present(seen, cases) && (!optional || seen.contains(&&ir::Pattern::Absent)))
 }

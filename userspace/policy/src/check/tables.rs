@@ -1,12 +1,13 @@
 //! The tables of a policy: as declared, or as their use says.
 
-use super::infer::{self, Conflict, Uses};
-use crate::ast::{File, Table, Type};
+use super::infer::{self, Conflict, Use, Uses};
+use super::kind::{Kind, Length};
+use super::methods::Methods;
+use crate::ast::{self, Expression, ExpressionKind, File, Form, Literal, Type};
 use crate::diagnostics::{Sink, Span};
 use crate::suggest::did_you_mean;
-use crate::table::{CAPACITY_DEFAULT, CAPACITY_MAX, KeyType, TableSpec, ValueType};
-use std::collections::BTreeMap;
-use tollfree_schema::Manifest;
+use crate::table::{CAPACITY_DEFAULT, CAPACITY_MAX, KeyType, TableKind, TableSpec, ValueType};
+use std::collections::{HashMap, HashSet};
 use tollfree_wire::header::FLAT_MAX;
 
 /// The longest text or bytes that can be a key: no field is longer.
@@ -15,100 +16,304 @@ const KEY_BYTES_MAX: usize = FLAT_MAX - 1;
 const RESERVED: &str = "tf_";
 /// A longer name does not survive as a file name in bpffs together with what is put around it.
 const NAME_MAX: usize = 64;
+/// Tables of one policy: each is a map of the kernel.
+const TABLES_MAX: usize = 64;
+/// Parts of one key.
+const PARTS_MAX: usize = 8;
 
-const TYPES: [&str; 9] = ["bool", "u32", "u64", "i32", "i64", "string", "bytes", "fixed", "enum"];
+/// The names of types; of the last ones some are for keys only, some for values only.
+const KEY_TYPES: [&str; 13] = [
+    "bool", "u32", "u64", "i32", "i64", "string", "bytes", "fixed", "enum", "duration", "address", "method",
+    "service",
+];
+const VALUE_TYPES: [&str; 11] =
+    ["bool", "u32", "u64", "i32", "i64", "string", "bytes", "fixed", "duration", "float", "bucket"];
+
+/// A table, with the types of its values and keys as the language has them.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub spec: TableSpec,
+    pub key: Vec<Kind>,
+    /// `None`: token buckets.
+    pub value: Option<Kind>,
+}
+
+/// What is known of a table before it gets its form in memory.
+struct Draft {
+    name: String,
+    form: Form,
+    key: Vec<Kind>,
+    value: Option<Kind>,
+    capacity: u32,
+    lru: bool,
+    initial: u64,
+}
 
 /// The types of all tables. A file with a `state:` block declares all of its tables there; without one, they are
 /// inferred.
-pub(super) fn resolve(file: &File, schema: &Manifest, sink: &mut Sink<'_>) -> Vec<TableSpec> {
-    let uses = Uses::of(&file.elements);
-    let specs = match &file.state {
-        Some(state) => declared(&state.tables, &uses, schema, sink),
-        None => inferred(&uses, schema, sink),
+pub(super) fn resolve(file: &File, uses: &Uses, methods: &Methods<'_>, sink: &mut Sink<'_>) -> Vec<Table> {
+    let drafts = match &file.state {
+        Some(state) => declared(&state.tables, uses, sink),
+        None => inferred(uses, sink),
     };
     for (name, table) in &uses.tables {
-        if name.starts_with(RESERVED) || name.len() > NAME_MAX {
-            let message = format!("`{name}` cannot be the name of a table");
-            sink.error(&table.first, message, "reserved or too long")
-                .help(format!("names have at most {NAME_MAX} characters and do not start with {RESERVED}"));
-        }
+        check_name(name, &table.first, sink);
     }
-    specs
+    if drafts.len() > TABLES_MAX {
+        let message = format!("a policy has at most {TABLES_MAX} tables; here are {}", drafts.len());
+        let place = file.state.as_ref().map_or(0..0, |state| state.span.clone());
+        sink.error(&place, message, "too many");
+    }
+    drafts.into_iter().map(|draft| draft.finish(methods)).collect()
 }
 
-fn inferred(uses: &Uses, schema: &Manifest, sink: &mut Sink<'_>) -> Vec<TableSpec> {
-    let (values, conflicts) = infer::values(uses, schema, &BTreeMap::new());
-    for conflict in conflicts {
+fn check_name(name: &str, span: &Span, sink: &mut Sink<'_>) {
+    if name.starts_with(RESERVED) || name.len() > NAME_MAX {
+        let message = format!("`{name}` cannot be the name of a table");
+        sink.error(span, message, "reserved or too long")
+            .help(format!("names have at most {NAME_MAX} characters and do not start with {RESERVED}"));
+    }
+}
+
+impl Draft {
+    fn finish(self, methods: &Methods<'_>) -> Table {
+        let Draft { name, form, key, value, capacity, lru, initial } = self;
+        let mut parts: Vec<KeyType> = key.iter().map(|kind| key_type(kind, methods)).collect();
+        let (key_type, single) = match (parts.len(), parts.pop()) {
+            (1, Some(only)) => (only, true),
+            (_, Some(last)) => {
+                parts.push(last);
+                (KeyType::Tuple { parts }, false)
+            }
+            (_, None) => (KeyType::Unit, true),
+        };
+        let kind = match form {
+            Form::Counter => TableKind::Counter,
+            _ if key.is_empty() => TableKind::Cell,
+            _ if single && key_type == KeyType::Cidr => TableKind::Lpm,
+            _ if lru => TableKind::Lru,
+            _ => TableKind::Hash,
+        };
+        let value_type = match &value {
+            None => ValueType::Bucket,
+            Some(kind) => kind.value_type().unwrap_or(ValueType::Bool),
+        };
+        let capacity = if key.is_empty() { 1 } else { capacity };
+        let spec = TableSpec { kind, initial, ..TableSpec::new(name, key_type, value_type, capacity) };
+        Table { spec, key, value }
+    }
+}
+
+/// How a table keeps one part of a key.
+pub(super) fn key_type(kind: &Kind, methods: &Methods<'_>) -> KeyType {
+    match kind {
+        Kind::Method => methods.method_key(),
+        Kind::Service => methods.service_key(),
+        other => other.plain(),
+    }
+}
+
+fn inferred(uses: &Uses, sink: &mut Sink<'_>) -> Vec<Draft> {
+    let mut values = HashMap::new();
+    for conflict in infer::values(uses, &mut values) {
         report(conflict, sink);
     }
-    let mut specs = Vec::new();
+    let mut drafts = Vec::new();
     for (name, table) in &uses.tables {
-        let value = values.get(name).cloned().unwrap_or(ValueType::Bool);
         for (origin, span) in &table.values {
-            if let infer::Origin::Name(constant) = origin
-                && ["none", "some", "true", "false"].contains(&constant.to_lowercase().as_str())
-            {
-                let message = format!("`{constant}` cannot be the name of a value");
-                sink.error(span, message, "easily mistaken")
-                    .help("absence is NONE, presence Some(x) or Some(_), the bools are true and false");
+            if let infer::Origin::Name(constant) = origin {
+                check_constant(constant, span, sink);
             }
         }
-        match infer::key(table, schema, &values) {
-            Ok(Some(key)) => {
-                check_key(&key, &table.first, sink);
-                specs.push(TableSpec::new(name.clone(), key, value, CAPACITY_DEFAULT));
+        let value = match &table.bucket {
+            Some(taken) => {
+                if let Some((_, span)) = table.values.first() {
+                    sink.error(span, format!("`{name}` holds token buckets, not values"), "a value")
+                        .related(taken, "tokens are taken here");
+                }
+                None
             }
-            // What is wrong with the key is reported where it stands. The type here only keeps the rest going.
-            Ok(None) => specs.push(TableSpec::new(name.clone(), KeyType::U64, value, CAPACITY_DEFAULT)),
-            Err(conflict) => {
-                let key = conflict.key.clone().unwrap_or(KeyType::U64);
-                report(conflict, sink);
-                specs.push(TableSpec::new(name.clone(), key, value, CAPACITY_DEFAULT));
-            }
-        }
+            None => Some(values.get(name).cloned().unwrap_or(Kind::Bool)),
+        };
+        let key = key_from_use(name, table, &values, sink);
+        let form = if key.is_empty() { Form::Cell } else { Form::Table };
+        let (capacity, lru, initial) = (CAPACITY_DEFAULT, false, 0);
+        drafts.push(Draft { name: name.clone(), form, key, value, capacity, lru, initial });
     }
-    specs
+    drafts
 }
 
-fn declared(tables: &[Table], uses: &Uses, schema: &Manifest, sink: &mut Sink<'_>) -> Vec<TableSpec> {
-    let values: BTreeMap<String, ValueType> =
-        tables.iter().filter_map(|table| Some((table.name.text.clone(), value_type(table, sink)?))).collect();
-    let mut specs: Vec<TableSpec> = Vec::new();
-    for (at, table) in tables.iter().enumerate() {
-        let Table { name, key, capacity, .. } = table;
-        if let Some(first) = tables[..at].iter().find(|other| other.name.text == name.text) {
-            sink.error(&name.span, format!("table `{}` is declared twice", name.text), "the second one")
-                .related(&first.name.span, "the first one");
+/// The key of a table that does not declare one.
+fn key_from_use(name: &str, table: &Use, values: &HashMap<String, Kind>, sink: &mut Sink<'_>) -> Vec<Kind> {
+    if let Some(odd) = &table.odd {
+        sink.error(odd, format!("`{name}` is used with another number of keys here"), "not as many keys")
+            .related(&table.first, "as here");
+    }
+    let parts = table.keys.as_deref().unwrap_or_default();
+    if parts.len() > PARTS_MAX {
+        sink.error(&table.first, format!("a key has at most {PARTS_MAX} parts"), "too many");
+        return Vec::new();
+    }
+    let mut kinds = Vec::new();
+    for part in parts {
+        kinds.push(match infer::key(part, values) {
+            Ok(Some(kind)) => {
+                check_key(&kind, &table.first, sink);
+                kind
+            }
+            // What is wrong with the key is reported where it stands. The type here only keeps the rest going.
+            Ok(None) => Kind::U64,
+            Err(conflict) => {
+                let kind = conflict.key.clone().unwrap_or(Kind::U64);
+                report(conflict, sink);
+                kind
+            }
+        });
+    }
+    check_key_size(&kinds, &table.first, sink);
+    kinds
+}
+
+fn declared(tables: &[ast::Table], uses: &Uses, sink: &mut Sink<'_>) -> Vec<Draft> {
+    let mut values: HashMap<String, Kind> = HashMap::new();
+    let mut buckets: HashSet<&str> = HashSet::new();
+    for table in tables {
+        match value_kind(table, sink) {
+            Some(Declared::Kind(kind)) => {
+                values.insert(table.name.text.clone(), kind);
+            }
+            Some(Declared::Bucket) => {
+                buckets.insert(&table.name.text);
+            }
+            Some(Declared::FromUse)
+                if uses.of(&table.name.text).is_some_and(|used| used.bucket.is_some()) =>
+            {
+                buckets.insert(&table.name.text);
+            }
+            Some(Declared::FromUse) => {}
+            None => {
+                values.insert(table.name.text.clone(), Kind::Bool);
+            }
+        }
+    }
+    let names: HashSet<&str> = tables.iter().map(|table| table.name.text.as_str()).collect();
+    for conflict in infer::values(uses, &mut values) {
+        report(conflict, sink);
+    }
+    let mut drafts: Vec<Draft> = Vec::new();
+    let mut first: HashMap<&str, &Span> = HashMap::new();
+    for table in tables {
+        let name = table.name.text.as_str();
+        check_name(name, &table.name.span, sink);
+        if let Some(first) = first.get(name) {
+            sink.error(&table.name.span, format!("table `{name}` is declared twice"), "the second one")
+                .related(first, "the first one");
             continue;
         }
-        let used = uses.tables.iter().find(|(known, _)| *known == name.text).map(|(_, used)| used);
-        let from_use = used.and_then(|used| infer::key(used, schema, &values).unwrap_or(None));
-        let key = key_type(&key[0], from_use.as_ref(), sink);
-        if let Some(key) = &key {
-            check_key(key, &table.key[0].name.span, sink);
-        }
-        let capacity = match capacity {
-            None => CAPACITY_DEFAULT,
-            Some((number, span)) => match u32::try_from(*number) {
-                Ok(number @ 1..=CAPACITY_MAX) => number,
-                _ => {
-                    let message = format!("a table has room for 1 to {CAPACITY_MAX} entries");
-                    sink.error(span, message, "out of range");
-                    CAPACITY_DEFAULT
-                }
-            },
+        first.insert(name, &table.name.span);
+        let key = key_kinds(table, uses.of(name), &values, sink);
+        let value = match buckets.contains(name) {
+            true => None,
+            false if table.form == Form::Counter => Some(Kind::U64),
+            false => Some(values.get(name).cloned().unwrap_or(Kind::Bool)),
         };
-        let value = values.get(&name.text).cloned().unwrap_or(ValueType::Bool);
-        specs.push(TableSpec::new(name.text.clone(), key.unwrap_or(KeyType::U64), value, capacity));
+        drafts.push(options(table, key, value, sink));
     }
     for (name, table) in &uses.tables {
-        if !specs.iter().any(|spec| spec.name == *name) {
-            let known = specs.iter().map(|spec| spec.name.as_str());
+        if !names.contains(name.as_str()) {
+            let known = names.iter().copied().collect::<Vec<_>>();
             let help = did_you_mean(name, "the tables under `state:` are", known);
             sink.error(&table.first, format!("no table is called `{name}`"), "not declared").maybe_help(help);
         }
     }
-    specs
+    drafts
+}
+
+/// Capacity, eviction and first value.
+fn options(table: &ast::Table, key: Vec<Kind>, value: Option<Kind>, sink: &mut Sink<'_>) -> Draft {
+    let ast::Table { name, form, capacity, evict, initial, .. } = table;
+    let alone = key.is_empty();
+    if let (true, Some((_, span))) = (alone, capacity) {
+        sink.error(span, "one value needs no capacity", "of what?").help("leave it out");
+    }
+    let capacity = match capacity {
+        None => CAPACITY_DEFAULT,
+        Some((number, span)) => match u32::try_from(*number) {
+            Ok(number @ 1..=CAPACITY_MAX) => number,
+            _ => {
+                let message = format!("a table has room for 1 to {CAPACITY_MAX} entries");
+                sink.error(span, message, "out of range");
+                CAPACITY_DEFAULT
+            }
+        },
+    };
+    if let Some(evict) = evict {
+        let trouble = match (evict.text.as_str(), form) {
+            ("lru", Form::Counter) => Some(("counters are never evicted", "their sums would be wrong")),
+            ("lru", _) if alone => Some(("one value is never evicted", "leave it out")),
+            ("lru", _) if key.contains(&Kind::Cidr) => {
+                Some(("networks are never evicted", "leave `evict` out, and make the capacity large enough"))
+            }
+            ("lru", _) => None,
+            _ => Some((
+                "this is no way to evict",
+                "write `evict = lru`: what was not used for longest goes first",
+            )),
+        };
+        if let Some((message, help)) = trouble {
+            sink.error(&evict.span, message, "not possible").help(help);
+        }
+    }
+    let initial = match (initial, &value) {
+        (None, _) => 0,
+        (Some(initial), Some(kind)) => first_value(initial, kind, sink).unwrap_or(0),
+        (Some(initial), None) => {
+            sink.error(&initial.span, "a bucket has no first value", "a bucket starts full")
+                .help("leave it out");
+            0
+        }
+    };
+    if let (Form::Cell, Some(kind)) = (form, &value)
+        && kind.is_text()
+    {
+        sink.error(&name.span, format!("a cell cannot hold {kind}"), "not a number")
+            .help("text needs a table: `name: table(u32 -> string(32))`");
+    }
+    Draft { name: name.text.clone(), form: *form, key, value, capacity, lru: evict.is_some(), initial }
+}
+
+/// The number that a cell holds at first.
+fn first_value(initial: &Expression, kind: &Kind, sink: &mut Sink<'_>) -> Option<u64> {
+    let fits = |value: i128, low: i128, high: i128| (low..=high).contains(&value).then_some(value as u64);
+    let found = match (&initial.kind, kind) {
+        (ExpressionKind::Literal(literal), _) => match (literal, kind) {
+            (Literal::Bool(value), Kind::Bool) => Some(u64::from(*value)),
+            (Literal::Duration(ns), Kind::Duration) => Some(*ns),
+            (Literal::Float(bits), Kind::Float) => Some(*bits),
+            (Literal::Number { negative, magnitude }, _) => {
+                let value = i128::from(*magnitude) * if *negative { -1 } else { 1 };
+                match kind {
+                    Kind::U32 => fits(value, 0, u32::MAX.into()),
+                    Kind::U64 => fits(value, 0, u64::MAX.into()),
+                    Kind::I32 => fits(value, i32::MIN.into(), i32::MAX.into()),
+                    Kind::I64 => fits(value, i64::MIN.into(), i64::MAX.into()),
+                    Kind::Float => Some((value as f64).to_bits()),
+                    _ => None,
+                }
+            }
+            _ => None,
+        },
+        (ExpressionKind::Name(name), Kind::Enum(names)) => names.number(name),
+        _ => None,
+    };
+    if found.is_none() {
+        sink.error(
+            &initial.span,
+            format!("this is not a constant of the type {kind}"),
+            format!("not {kind}"),
+        );
+    }
+    found
 }
 
 fn report(conflict: Conflict, sink: &mut Sink<'_>) {
@@ -120,68 +325,161 @@ fn report(conflict: Conflict, sink: &mut Sink<'_>) {
     diagnostic.help("a table has one type of key and one type of value");
 }
 
-fn value_type(table: &Table, sink: &mut Sink<'_>) -> Option<ValueType> {
-    let plain = |kind: &Type| match kind.name.text.as_str() {
-        "bool" => Some(ValueType::Bool),
-        "u32" => Some(ValueType::U32),
-        "u64" => Some(ValueType::U64),
-        "i32" => Some(ValueType::I32),
-        "i64" => Some(ValueType::I64),
-        _ => None,
-    };
-    if let [only] = table.value.as_slice()
-        && let Some(kind) = plain(only)
-    {
-        return Some(kind);
+enum Declared {
+    Kind(Kind),
+    Bucket,
+    FromUse,
+}
+
+fn value_kind(table: &ast::Table, sink: &mut Sink<'_>) -> Option<Declared> {
+    if table.form == Form::Counter {
+        return Some(Declared::Kind(Kind::U64));
     }
-    for kind in &table.value {
-        let Type { name, size } = kind;
-        if let Some((_, span)) = size
-            && !TYPES.contains(&name.text.as_str())
-        {
-            sink.error(span, "the name of a value has no size", "not a size");
+    if let [only] = table.value.as_slice() {
+        let Type { name, size } = only;
+        if name.text == "bucket" && size.is_none() {
+            return Some(Declared::Bucket);
         }
-        if TYPES.contains(&name.text.as_str())
-            || ["NONE", "Some", "true", "false", "_"].contains(&name.text.as_str())
-        {
+        let length = match size {
+            None => None,
+            Some(_) => Some(length(size.as_ref(), "a value", u8::MAX.into(), sink)?),
+        };
+        let kind = match (name.text.as_str(), length) {
+            ("bool", None) => Some(Kind::Bool),
+            ("u32", None) => Some(Kind::U32),
+            ("u64", None) => Some(Kind::U64),
+            ("i32", None) => Some(Kind::I32),
+            ("i64", None) => Some(Kind::I64),
+            ("float", None) => Some(Kind::Float),
+            ("duration", None) => Some(Kind::Duration),
+            ("string", Some(length)) => Some(Kind::Text(Length::AtMost(length))),
+            ("bytes", Some(length)) => Some(Kind::Bytes(Length::AtMost(length))),
+            ("fixed", Some(length)) => Some(Kind::Fixed(length)),
+            ("string" | "bytes", None) => return Some(Declared::FromUse),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            return Some(Declared::Kind(kind));
+        }
+    }
+    for Type { name, size } in &table.value {
+        let is_type = VALUE_TYPES.contains(&name.text.as_str()) || KEY_TYPES.contains(&name.text.as_str());
+        let foreign = ["u8", "u16", "i8", "i16", "int", "str", "String", "f32", "f64", "cidr"];
+        if is_type || foreign.contains(&name.text.as_str()) {
+            let help = match name.text.as_str() {
+                "string" | "bytes" | "fixed" => format!("say how many bytes: {}(32)", name.text),
+                _ => "values are bool, u32, u64, i32, i64, float, duration, bucket, string(n), bytes(n), fixed(n), \
+                      or names joined by |, such as ALLOW|DENY"
+                    .to_owned(),
+            };
             sink.error(
                 &name.span,
                 format!("a table cannot hold `{}` here", name.text),
                 "not a type of value",
             )
-            .help("values are bool, u32, u64, i32, i64, or names joined by |, such as ALLOW|DENY");
+            .help(help);
             return None;
         }
+        if let Some((_, span)) = size {
+            sink.error(span, "the name of a value has no size", "not a size");
+        }
+        check_constant(&name.text, &name.span, sink);
     }
-    Some(ValueType::enumeration(table.value.iter().map(|kind| kind.name.text.clone())))
+    if table.value.is_empty() {
+        return Some(Declared::FromUse);
+    }
+    Some(Declared::Kind(infer::enumeration(table.value.iter().map(|kind| kind.name.text.clone()).collect())))
 }
 
-/// The declared type of a key; text and bytes without a size, and enums, take the rest from the use.
-fn key_type(key: &Type, from_use: Option<&KeyType>, sink: &mut Sink<'_>) -> Option<KeyType> {
-    let Type { name, size } = key;
+/// A name that a made-up enum cannot have.
+fn check_constant(constant: &str, span: &Span, sink: &mut Sink<'_>) {
+    if ["none", "some", "true", "false", "_"].contains(&constant.to_lowercase().as_str()) {
+        sink.error(span, format!("`{constant}` cannot be the name of a value"), "easily mistaken")
+            .help("absence is NONE, presence Some(x) or Some(_), the bools are true and false");
+    }
+}
+
+/// The declared types of a key; what is left out follows from the use.
+fn key_kinds(
+    table: &ast::Table,
+    used: Option<&Use>,
+    values: &HashMap<String, Kind>,
+    sink: &mut Sink<'_>,
+) -> Vec<Kind> {
+    if table.key.is_empty() {
+        return match (table.form, used) {
+            (Form::Table, Some(used)) => key_from_use(&table.name.text, used, values, sink),
+            (Form::Table, None) => {
+                sink.error(&table.name.span, "nothing says what this table is looked up by", "not used")
+                    .help("declare its key: table(string(32) -> u64)");
+                vec![Kind::U64]
+            }
+            (Form::Counter | Form::Cell, _) => Vec::new(),
+        };
+    }
+    if table.key.len() > PARTS_MAX {
+        sink.error(&table.name.span, format!("a key has at most {PARTS_MAX} parts"), "too many");
+        return Vec::new();
+    }
+    let mut kinds = Vec::new();
+    for (at, written) in table.key.iter().enumerate() {
+        let from_use = used
+            .and_then(|used| used.keys.as_ref()?.get(at))
+            .and_then(|part| infer::key(part, values).unwrap_or(None));
+        let kind = key_kind(written, from_use.as_ref(), sink).unwrap_or(Kind::U64);
+        check_key(&kind, &written.name.span, sink);
+        if kind == Kind::Cidr && table.key.len() > 1 {
+            sink.error(&written.name.span, "networks are looked up alone", "one of several keys")
+                .help("a network's longest prefix cannot be found together with another key: use two tables");
+        }
+        if kind == Kind::Cidr && table.form == Form::Counter {
+            sink.error(&written.name.span, "counters are not looked up by networks", "not possible")
+                .help("count in a table: table(cidr -> u64)");
+        }
+        kinds.push(kind);
+    }
+    if let Some(first) = table.key.first() {
+        check_key_size(&kinds, &first.name.span, sink);
+    }
+    kinds
+}
+
+fn length(size: Option<&(u64, Span)>, what: &str, most: usize, sink: &mut Sink<'_>) -> Option<u8> {
+    let (number, span) = size?;
+    match u8::try_from(*number) {
+        Ok(number) if (1..=most).contains(&usize::from(number)) => Some(number),
+        _ => {
+            sink.error(span, format!("{what} has 1 to {most} bytes"), "out of range");
+            None
+        }
+    }
+}
+
+/// One part of a key; text and bytes without a size, and enums, take the rest from the use.
+fn key_kind(written: &Type, from_use: Option<&Kind>, sink: &mut Sink<'_>) -> Option<Kind> {
+    let Type { name, size } = written;
     let length = match size {
         None => None,
-        Some((number, span)) => match u8::try_from(*number) {
-            Ok(number) if (1..=KEY_BYTES_MAX).contains(&usize::from(number)) => Some(number),
-            _ => {
-                sink.error(span, format!("a key has 1 to {KEY_BYTES_MAX} bytes"), "out of range");
-                return None;
-            }
-        },
+        Some(_) => Some(length(size.as_ref(), "a key", KEY_BYTES_MAX, sink)?),
     };
     let kind = match (name.text.as_str(), length, from_use) {
-        ("bool", None, _) => Some(KeyType::Bool),
-        ("u32", None, _) => Some(KeyType::U32),
-        ("u64", None, _) => Some(KeyType::U64),
-        ("i32", None, _) => Some(KeyType::I32),
-        ("i64", None, _) => Some(KeyType::I64),
-        ("string", Some(max_len), _) => Some(KeyType::String { max_len }),
-        ("bytes", Some(max_len), _) => Some(KeyType::Bytes { max_len }),
-        ("fixed", Some(len), _) => Some(KeyType::Fixed { len }),
-        ("string", None, Some(kind @ KeyType::String { .. }))
-        | ("bytes", None, Some(kind @ KeyType::Bytes { .. }))
-        | ("fixed", None, Some(kind @ KeyType::Fixed { .. }))
-        | ("enum", None, Some(kind @ KeyType::Enum { .. })) => Some(kind.clone()),
+        ("bool", None, _) => Some(Kind::Bool),
+        ("u32", None, _) => Some(Kind::U32),
+        ("u64", None, _) => Some(Kind::U64),
+        ("i32", None, _) => Some(Kind::I32),
+        ("i64", None, _) => Some(Kind::I64),
+        ("duration", None, _) => Some(Kind::Duration),
+        ("address", None, _) => Some(Kind::Address),
+        ("cidr", None, _) => Some(Kind::Cidr),
+        ("method", None, _) => Some(Kind::Method),
+        ("service", None, _) => Some(Kind::Service),
+        ("string", Some(max_len), _) => Some(Kind::Text(Length::AtMost(max_len))),
+        ("bytes", Some(max_len), _) => Some(Kind::Bytes(Length::AtMost(max_len))),
+        ("fixed", Some(len), _) => Some(Kind::Fixed(len)),
+        ("string", None, Some(kind @ Kind::Text(_)))
+        | ("bytes", None, Some(kind @ Kind::Bytes(_)))
+        | ("fixed", None, Some(kind @ Kind::Fixed(_)))
+        | ("enum", None, Some(kind @ Kind::Enum(_))) => Some(kind.clone()),
         _ => None,
     };
     if kind.is_none() {
@@ -190,8 +488,8 @@ fn key_type(key: &Type, from_use: Option<&KeyType>, sink: &mut Sink<'_>) -> Opti
             ("enum", None) => {
                 Some("`enum` is for tables that are looked up by an enum field of the schema".into())
             }
-            (known, Some(_)) if TYPES.contains(&known) => Some(format!("`{known}` has no size")),
-            (other, _) => did_you_mean(other, "keys are", TYPES),
+            (known, Some(_)) if KEY_TYPES.contains(&known) => Some(format!("`{known}` has no size")),
+            (other, _) => did_you_mean(other, "keys are", KEY_TYPES.into_iter().chain(["cidr"])),
         };
         sink.error(&name.span, format!("`{}` is not a type of key here", name.text), "not a type")
             .maybe_help(help);
@@ -199,13 +497,18 @@ fn key_type(key: &Type, from_use: Option<&KeyType>, sink: &mut Sink<'_>) -> Opti
     kind
 }
 
-fn check_key(key: &KeyType, span: &Span, sink: &mut Sink<'_>) {
-    if key.size() as usize > 1 + KEY_BYTES_MAX || key.size() == 0 {
-        let message = format!(
-            "the key of this table has {} bytes; 1 to {} are possible",
-            key.size(),
-            1 + KEY_BYTES_MAX
-        );
+fn check_key(key: &Kind, span: &Span, sink: &mut Sink<'_>) {
+    if *key == Kind::Float {
+        sink.error(span, "a float cannot be a key", "never quite the same")
+            .help("look the table up by a whole number: as_u64(x)");
+    }
+}
+
+fn check_key_size(key: &[Kind], span: &Span, sink: &mut Sink<'_>) {
+    let size: u32 = key.iter().map(|kind| kind.plain().size()).sum();
+    if size as usize > 1 + KEY_BYTES_MAX || (size == 0 && !key.is_empty()) {
+        let message =
+            format!("the key of this table has {size} bytes; 1 to {} are possible", 1 + KEY_BYTES_MAX);
         sink.error(span, message, "key of another size");
     }
 }

@@ -3,6 +3,7 @@
 use crate::ast::{Call, Expression, ExpressionKind, Literal, Name, Transport, TransportArm};
 use crate::diagnostics::Sink;
 use crate::explain::MethodTransport;
+use crate::notation;
 use crate::suggest::did_you_mean;
 use std::collections::HashMap;
 use tollfree_schema::{Manifest, Method};
@@ -141,7 +142,9 @@ fn check_modules(calls: &[Call], sink: &mut Sink<'_>) -> Modules {
             Module::Timeout | Module::Window => {}
         }
         modules.names.push(match arguments.first().map(|argument| &argument.kind) {
-            Some(ExpressionKind::Name(time)) => format!("{}({time})", module.name()),
+            Some(ExpressionKind::Literal(Literal::Duration(ns))) => {
+                format!("{}({})", module.name(), notation::format_duration(*ns))
+            }
             Some(_) => format!("{}({})", module.name(), spec.window),
             None => module.name().to_owned(),
         });
@@ -233,15 +236,12 @@ fn misplaced(module: Module, before: &MethodSpec, seen: &[&Call]) -> Option<Misp
 /// The argument of `timeout(10s)`, in µs.
 fn timeout(call: &Call, sink: &mut Sink<'_>) -> Option<u32> {
     let argument = only_argument(call, "timeout(10s)", sink)?;
-    let us = match &argument.kind {
-        ExpressionKind::Name(text) => duration_us(text),
-        _ => None,
-    };
-    let Some(us) = us else {
+    let ExpressionKind::Literal(Literal::Duration(ns)) = argument.kind else {
         sink.error(&argument.span, "`timeout` takes a time", "not a time with a unit")
             .help("times have a unit: 500us, 10ms, 10s, 5m, 1h");
         return None;
     };
+    let us = ns / 1_000;
     match u32::try_from(us) {
         Ok(0) => {
             sink.error(
@@ -295,20 +295,5 @@ fn only_argument<'a>(call: &'a Call, example: &str, sink: &mut Sink<'_>) -> Opti
                 .help(format!("write {example}"));
             None
         }
-    }
-}
-
-/// A time such as `10ms`, in µs, rounded down.
-fn duration_us(text: &str) -> Option<u64> {
-    let (digits, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
-    let number: u64 = digits.replace('_', "").parse().ok()?;
-    match unit {
-        "ns" => Some(number / 1_000),
-        "us" => Some(number),
-        "ms" => number.checked_mul(1_000),
-        "s" => number.checked_mul(1_000_000),
-        "m" => number.checked_mul(60_000_000),
-        "h" => number.checked_mul(3_600_000_000),
-        _ => None,
     }
 }

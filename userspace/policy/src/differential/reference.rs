@@ -85,6 +85,7 @@ impl Reference {
                     let value = self.value(value, call, names);
                     names.insert(name.text.clone(), value);
                 }
+                StatementKind::Pass => {}
                 StatementKind::Match { subject, arms } => {
                     let value = self.value(subject, call, names);
                     let mut inner = names.clone();

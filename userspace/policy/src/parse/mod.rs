@@ -1,21 +1,30 @@
 //! Tokens to a tree. A line that cannot be read is reported and skipped with the block under it, so that one mistake
 //! does not hide the next.
 
+mod chain;
+mod element;
+mod expression;
 mod file;
+mod pattern;
+mod state;
 mod statement;
+mod transport;
+mod words;
 
-use crate::ast::{Call, Expression, ExpressionKind, File, Literal, Name};
+pub(crate) use words::instead_of;
+
+use crate::ast::{File, Name};
 use crate::diagnostics::{Diagnostic, Sink, Span};
-use crate::lex::{Kind, Token, lex};
+use crate::lex::{Kind, Lexed, Symbol, Token, lex};
 
 /// Blocks and calls in one another; deeper ones help nobody, and the parser's own stack is finite.
 const DEPTH_MAX: usize = 32;
 
 /// Reads a policy. What could not be read is reported and left out.
 pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> File {
-    let tokens = lex(text, sink);
+    let Lexed { tokens, comments: _ } = lex(text, sink);
     let end = Token { kind: Kind::End, span: text.len()..text.len() };
-    Parser { tokens, end, at: 0, depth: 0, sink }.file()
+    Parser { text, tokens, end, at: 0, depth: 0, operators: 0, sink }.file()
 }
 
 /// A line could not be read; the mistake has been reported.
@@ -23,16 +32,19 @@ struct Failed;
 
 type Parsed<T> = Result<T, Failed>;
 
-struct Parser<'s, 'd> {
+struct Parser<'t, 's, 'd> {
+    text: &'t str,
     tokens: Vec<Token>,
     /// What is read behind the last token.
     end: Token,
     at: usize,
     depth: usize,
+    /// Operators in the expression at hand.
+    operators: usize,
     sink: &'s mut Sink<'d>,
 }
 
-impl Parser<'_, '_> {
+impl Parser<'_, '_, '_> {
     fn peek(&self) -> &Kind {
         self.peek_at(0)
     }
@@ -64,16 +76,32 @@ impl Parser<'_, '_> {
         found
     }
 
+    fn eat_symbol(&mut self, symbol: Symbol) -> bool {
+        self.eat(&Kind::Symbol(symbol))
+    }
+
+    fn is_symbol(&self, ahead: usize, symbol: Symbol) -> bool {
+        *self.peek_at(ahead) == Kind::Symbol(symbol)
+    }
+
+    fn eat_word(&mut self, word: &str) -> bool {
+        let found = self.is_word(0, word);
+        if found {
+            self.next();
+        }
+        found
+    }
+
     fn is_word(&self, ahead: usize, word: &str) -> bool {
         matches!(self.peek_at(ahead), Kind::Name(name) if name == word)
     }
 
-    fn expect(&mut self, kind: &Kind, purpose: &str) -> Parsed<Span> {
+    fn expect(&mut self, symbol: Symbol, purpose: &str) -> Parsed<Span> {
         let span = self.span();
-        if self.eat(kind) {
+        if self.eat_symbol(symbol) {
             return Ok(span);
         }
-        Err(self.unexpected(&kind.describe(), purpose))
+        Err(self.unexpected(&format!("`{}`", symbol.text()), purpose))
     }
 
     /// Reports that something else was expected here.
@@ -87,8 +115,8 @@ impl Parser<'_, '_> {
         purpose: &str,
         edit: impl FnOnce(&mut Diagnostic),
     ) -> Failed {
-        let found = self.peek().describe();
         let span = self.span();
+        let found = self.peek().describe(self.text.get(span.clone()).unwrap_or_default());
         let message = format!("expected {expected} {purpose}, found {found}");
         edit(self.sink.error(&span, message, format!("expected {expected}")));
         Failed
@@ -132,8 +160,11 @@ impl Parser<'_, '_> {
 
     /// `:`, then one item per line of the block; a line that fails is skipped.
     fn block<T>(&mut self, of: &str, item: impl FnMut(&mut Self) -> Parsed<T>) -> Parsed<Vec<T>> {
-        self.expect(&Kind::Colon, &format!("before {of}"))?;
-        self.expect(&Kind::Line, &format!("before {of}, each on a line of its own"))?;
+        self.expect(Symbol::Colon, &format!("before {of}"))?;
+        if !self.eat(&Kind::Line) {
+            let purpose = format!("before {of}, each on a line of its own");
+            return Err(self.unexpected("the end of the line", &purpose));
+        }
         self.indented(of, item)
     }
 
@@ -184,70 +215,5 @@ impl Parser<'_, '_> {
         let result = run(self);
         self.depth -= 1;
         result
-    }
-
-    fn expression(&mut self) -> Parsed<Expression> {
-        let span = self.span();
-        match self.peek().clone() {
-            Kind::Name(name) if *self.peek_at(1) == Kind::Open => {
-                let name = Name { text: name, span: span.clone() };
-                self.next();
-                let call = self.deeper(|parser| parser.call_of(name))?;
-                Ok(Expression { span: call.span.clone(), kind: ExpressionKind::Call(call) })
-            }
-            Kind::Name(_) | Kind::Number(_) | Kind::Text(_) | Kind::Minus => {
-                if let Some(literal) = self.literal()? {
-                    let span = span.start..self.last_span().end;
-                    return Ok(Expression { span, kind: ExpressionKind::Literal(literal) });
-                }
-                let name = self.name("a name", "here")?;
-                Ok(Expression { span, kind: ExpressionKind::Name(name.text) })
-            }
-            _ => Err(self.unexpected_with("a value", "here", |diagnostic| {
-                diagnostic.help(
-                    "values are names, numbers, 'text', true, false, get(rpc, 'field'), get(table, key)",
-                );
-            })),
-        }
-    }
-
-    /// A literal, if the next token starts one.
-    fn literal(&mut self) -> Parsed<Option<Literal>> {
-        let literal = match self.peek().clone() {
-            Kind::Name(name) if name == "true" => Literal::Bool(true),
-            Kind::Name(name) if name == "false" => Literal::Bool(false),
-            Kind::Number(magnitude) => Literal::Number { negative: false, magnitude },
-            Kind::Text(text) => Literal::Text(text),
-            Kind::Minus => {
-                self.next();
-                let Kind::Number(magnitude) = *self.peek() else {
-                    return Err(self.unexpected("a number", "after `-`"));
-                };
-                Literal::Number { negative: true, magnitude }
-            }
-            _ => return Ok(None),
-        };
-        self.next();
-        Ok(Some(literal))
-    }
-
-    fn call(&mut self, what: &str, purpose: &str) -> Parsed<Call> {
-        let name = self.name(what, purpose)?;
-        self.call_of(name)
-    }
-
-    /// The arguments of the call whose name has been read.
-    fn call_of(&mut self, name: Name) -> Parsed<Call> {
-        self.expect(&Kind::Open, &format!("after `{}`", name.text))?;
-        let mut arguments = Vec::new();
-        while *self.peek() != Kind::Close {
-            arguments.push(self.expression()?);
-            if !self.eat(&Kind::Comma) {
-                break;
-            }
-        }
-        let close = self.expect(&Kind::Close, &format!("to end the arguments of `{}`", name.text))?;
-        let span = name.span.start..close.end;
-        Ok(Call { name, arguments, named: Vec::new(), span })
     }
 }

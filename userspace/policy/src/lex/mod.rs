@@ -1,5 +1,8 @@
 //! Text to tokens: words, numbers, strings, punctuation, and the indentation that makes blocks.
 
+mod number;
+
+use crate::ast::Rate;
 use crate::diagnostics::{Sink, Span};
 
 /// What a token is.
@@ -7,18 +10,15 @@ use crate::diagnostics::{Sink, Span};
 pub(crate) enum Kind {
     Name(String),
     Number(u64),
+    /// The bits of a double.
+    Float(u64),
+    /// In ns.
+    Duration(u64),
+    /// In parts per million.
+    Percent(u64),
+    Rate(Rate),
     Text(String),
-    /// `->`
-    Chain,
-    /// `=>`
-    Then,
-    Equals,
-    Comma,
-    Colon,
-    Bar,
-    Minus,
-    Open,
-    Close,
+    Symbol(Symbol),
     /// The end of a line that had tokens, outside of parentheses.
     Line,
     /// The next line is further in.
@@ -29,32 +29,88 @@ pub(crate) enum Kind {
     End,
 }
 
+macro_rules! symbols {
+    ($($name:ident $text:literal,)*) => {
+        /// Punctuation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Symbol { $(#[doc = $text] $name,)* }
+
+        impl Symbol {
+            /// Longer ones before those they start with.
+            const ALL: &'static [Symbol] = &[$(Symbol::$name,)*];
+
+            pub(crate) const fn text(self) -> &'static str { match self { $(Symbol::$name => $text,)* } }
+        }
+    };
+}
+
+symbols! {
+    Chain "->",
+    Then "=>",
+    Same "==",
+    Differs "!=",
+    AtMost "<=",
+    AtLeast ">=",
+    Range "..",
+    Less "<",
+    Greater ">",
+    Equals "=",
+    Comma ",",
+    Colon ":",
+    Bar "|",
+    Plus "+",
+    Minus "-",
+    Star "*",
+    Slash "/",
+    Percent "%",
+    Dot ".",
+    Open "(",
+    Close ")",
+}
+
+impl Symbol {
+    /// The symbol that a text starts with.
+    fn at_start(text: &str) -> Option<Symbol> {
+        Symbol::ALL.iter().copied().find(|symbol| text.starts_with(symbol.text()))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
     pub kind: Kind,
     pub span: Span,
 }
 
+/// `# text`, up to the end of its line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Comment {
+    pub span: Span,
+    /// How many tokens stand before it.
+    pub behind: usize,
+}
+
+/// A text's tokens; the last is [`Kind::End`].
+pub(crate) struct Lexed {
+    pub tokens: Vec<Token>,
+    pub comments: Vec<Comment>,
+}
+
 impl Kind {
-    /// What a person would call it.
-    pub(crate) fn describe(&self) -> String {
+    /// What a person would call it, given the text it was read from.
+    pub(crate) fn describe(&self, written: &str) -> String {
         match self {
-            Kind::Name(name) => format!("`{name}`"),
-            Kind::Number(number) => format!("`{number}`"),
             Kind::Text(text) => format!("'{text}'"),
-            Kind::Chain => "`->`".into(),
-            Kind::Then => "`=>`".into(),
-            Kind::Equals => "`=`".into(),
-            Kind::Comma => "`,`".into(),
-            Kind::Colon => "`:`".into(),
-            Kind::Bar => "`|`".into(),
-            Kind::Minus => "`-`".into(),
-            Kind::Open => "`(`".into(),
-            Kind::Close => "`)`".into(),
             Kind::Line => "the end of the line".into(),
             Kind::Indent => "an indented line".into(),
             Kind::Dedent => "the end of the block".into(),
             Kind::End => "the end of the file".into(),
+            Kind::Symbol(symbol) => format!("`{}`", symbol.text()),
+            Kind::Name(_)
+            | Kind::Number(_)
+            | Kind::Float(_)
+            | Kind::Duration(_)
+            | Kind::Percent(_)
+            | Kind::Rate(_) => format!("`{written}`"),
         }
     }
 }
@@ -66,6 +122,7 @@ struct Lexer<'s, 't, 'd> {
     text: &'t str,
     at: usize,
     tokens: Vec<Token>,
+    comments: Vec<Comment>,
     /// The columns of the blocks that are open, the file's own first.
     blocks: Vec<usize>,
     /// Open parentheses: inside them lines do not end.
@@ -73,9 +130,10 @@ struct Lexer<'s, 't, 'd> {
     sink: &'s mut Sink<'d>,
 }
 
-/// Splits a policy into tokens. What is not understood is reported and left out; the last token is [`Kind::End`].
-pub(crate) fn lex(text: &str, sink: &mut Sink<'_>) -> Vec<Token> {
-    let mut lexer = Lexer { text, at: 0, tokens: Vec::new(), blocks: vec![0], parentheses: 0, sink };
+/// Splits a policy into tokens. What is not understood is reported and left out.
+pub(crate) fn lex(text: &str, sink: &mut Sink<'_>) -> Lexed {
+    let (tokens, comments) = (Vec::new(), Vec::new());
+    let mut lexer = Lexer { text, at: 0, tokens, comments, blocks: vec![0], parentheses: 0, sink };
     lexer.indentation();
     while let Some(next) = lexer.peek() {
         lexer.token(next);
@@ -85,7 +143,7 @@ pub(crate) fn lex(text: &str, sink: &mut Sink<'_>) -> Vec<Token> {
         lexer.push(Kind::Dedent, text.len()..text.len());
     }
     lexer.push(Kind::End, text.len()..text.len());
-    lexer.tokens
+    Lexed { tokens: lexer.tokens, comments: lexer.comments }
 }
 
 impl Lexer<'_, '_, '_> {
@@ -147,14 +205,14 @@ impl Lexer<'_, '_, '_> {
     }
 
     fn skip_comment(&mut self) {
-        let rest = &self.text[self.at..];
+        let (start, rest) = (self.at, &self.text[self.at..]);
         self.at += rest.find('\n').unwrap_or(rest.len());
+        self.comments.push(Comment { span: start..self.at, behind: self.tokens.len() });
     }
 
     fn token(&mut self, next: char) {
         let start = self.at;
         let rest = &self.text[start..];
-        let symbol = |kind: Kind, length: usize| Some((kind, length));
         let found = match next {
             ' ' | '\t' | '\r' => {
                 self.at += 1;
@@ -174,32 +232,22 @@ impl Lexer<'_, '_, '_> {
                 }
                 return;
             }
-            '-' if rest.starts_with("->") => symbol(Kind::Chain, 2),
-            '=' if rest.starts_with("=>") => symbol(Kind::Then, 2),
-            '-' => symbol(Kind::Minus, 1),
-            '=' => symbol(Kind::Equals, 1),
-            ',' => symbol(Kind::Comma, 1),
-            ':' => symbol(Kind::Colon, 1),
-            '|' => symbol(Kind::Bar, 1),
-            '(' => {
-                self.parentheses += 1;
-                symbol(Kind::Open, 1)
-            }
-            ')' => {
-                self.parentheses = self.parentheses.saturating_sub(1);
-                symbol(Kind::Close, 1)
-            }
             '\'' | '"' => return self.quoted(next),
             '0'..='9' => return self.number(),
             'a'..='z' | 'A'..='Z' | '_' => {
                 let length =
                     rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-                symbol(Kind::Name(rest[..length].to_owned()), length)
+                Some((Kind::Name(rest[..length].to_owned()), length))
             }
-            _ => None,
+            _ => Symbol::at_start(rest).map(|symbol| (Kind::Symbol(symbol), symbol.text().len())),
         };
         match found {
             Some((kind, length)) => {
+                match kind {
+                    Kind::Symbol(Symbol::Open) => self.parentheses += 1,
+                    Kind::Symbol(Symbol::Close) => self.parentheses = self.parentheses.saturating_sub(1),
+                    _ => {}
+                }
                 self.at += length;
                 self.push(kind, start..self.at);
             }
@@ -218,7 +266,9 @@ impl Lexer<'_, '_, '_> {
                     '{' | '}' | ';' => {
                         Some("blocks are made by indentation, statements end with the line".to_owned())
                     }
-                    '/' => Some("comments start with #".to_owned()),
+                    '!' => Some("write `not`".to_owned()),
+                    '&' => Some("write `and`".to_owned()),
+                    '[' | ']' => Some("arguments and types are in parentheses".to_owned()),
                     _ => None,
                 };
                 self.sink.error(&(start..self.at), message, "unexpected").maybe_help(help);
@@ -235,7 +285,7 @@ impl Lexer<'_, '_, '_> {
             match c {
                 '\n' => break,
                 '\\' => match chars.next() {
-                    Some((_, escaped @ ('\\' | '\'' | '"'))) => text.push(escaped),
+                    Some((_, escaped @ ('\\' | '\'' | '"' | '*'))) => text.push(escaped),
                     Some((_, 'n')) => text.push('\n'),
                     Some((_, 't')) => text.push('\t'),
                     Some((_, '\n')) | None => break,
@@ -243,7 +293,7 @@ impl Lexer<'_, '_, '_> {
                         let span = here..here + 1 + other.len_utf8();
                         self.sink
                             .error(&span, format!("`\\{other}` is no escape"), "unknown escape")
-                            .help("the escapes are \\\\ \\' \\\" \\n \\t");
+                            .help("the escapes are \\\\ \\' \\\" \\* \\n \\t");
                     }
                 },
                 c if c == quote => {
@@ -261,34 +311,6 @@ impl Lexer<'_, '_, '_> {
             .help(format!("close it with {quote}"));
         self.push(Kind::Text(text), start..self.at);
     }
-
-    fn number(&mut self) {
-        let start = self.at;
-        let rest = &self.text[start..];
-        let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-        self.at += length;
-        if is_time(&rest[..length]) {
-            return self.push(Kind::Name(rest[..length].to_owned()), start..self.at);
-        }
-        let digits = rest[..length].replace('_', "");
-        let value = match digits.strip_prefix("0x") {
-            Some(hex) => u64::from_str_radix(hex, 16),
-            None => digits.parse(),
-        };
-        let value = value.unwrap_or_else(|_| {
-            self.sink
-                .error(&(start..self.at), format!("`{}` is not a number", &rest[..length]), "not a number")
-                .help("numbers are whole, up to 64 bits, in decimal or hexadecimal: 1000, 1_000, 0x3e8");
-            0
-        });
-        self.push(Kind::Number(value), start..self.at);
-    }
-}
-
-/// Whether a word is a number with a unit of time, such as `10ms`: a name to the parser, a time to whoever asks for one.
-fn is_time(word: &str) -> bool {
-    let (number, unit) = word.split_at(word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(word.len()));
-    !number.is_empty() && ["ns", "us", "ms", "s", "m", "h"].contains(&unit)
 }
 
 #[cfg(test)]
@@ -297,25 +319,25 @@ mod tests {
 
     fn kinds(text: &str) -> (Vec<Kind>, usize) {
         let mut sink = Sink::new("t", text);
-        let tokens = lex(text, &mut sink);
-        (tokens.into_iter().map(|token| token.kind).collect(), sink.count())
+        let lexed = lex(text, &mut sink);
+        (lexed.tokens.into_iter().map(|token| token.kind).collect(), sink.count())
     }
 
     #[test]
     fn blocks_open_and_close() {
         let (tokens, errors) = kinds("a:\n    b # note\n\n    c:\n        'd'\n# note\ne");
         let name = |name: &str| Kind::Name(name.into());
-        use Kind::{Colon, Dedent, End, Indent, Line, Text};
+        use Kind::{Dedent, End, Indent, Line, Text};
         let d = Text("d".into());
         let expected = [
             name("a"),
-            Colon,
+            Kind::Symbol(Symbol::Colon),
             Line,
             Indent,
             name("b"),
             Line,
             name("c"),
-            Colon,
+            Kind::Symbol(Symbol::Colon),
             Line,
             Indent,
             d,
