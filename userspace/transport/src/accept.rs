@@ -94,10 +94,11 @@ impl Transport {
             self.evict(now, None)?;
         }
         let server_nonce = self.secrets.nonce();
-        let (timers, server) = (&mut self.timers, Server::new(hello.nonce, server_nonce, hello.epoch));
+        let (timers, config) = (&mut self.timers, &self.config);
+        let server = Server::new(hello.nonce, server_nonce, hello.epoch);
         let index = self.table.insert(|index| {
             let timer = timers.create(Owner::Session(index));
-            Session::new(index, from, payload, now, timer, End::Server(server))
+            Session::new(index, from, config, now, timer, End::Server(server))
         });
         let index = index.ok_or(Reason::TableFull)?;
         let terms =
@@ -108,6 +109,7 @@ impl Transport {
         self.counters.sessions_opened += 1;
         self.pending.push_back(Pending::Up(from));
         if let Some(session) = self.table.get_mut(index) {
+            session.payload = payload;
             session.specs = if specs == *self.specs { self.specs.clone() } else { Arc::new(specs) };
             let guard = session.open(Role::Server, hello.session, key);
             let idle_ns = u64::from(self.config.idle_ms) * 1_000_000;

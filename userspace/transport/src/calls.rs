@@ -3,9 +3,10 @@
 //! What it takes to send a call, and to send it again, is its [`Flight`]. A reliable call has one until it ends, an
 //! unreliable one until its last packet has left: from then on a [`Call`] is all there is of it.
 
+use crate::credit::Claim;
 use crate::reassembly::Assembly;
 use crate::timers::{Owner, TimerId, Timers};
-use crate::window::Window;
+use crate::window::{Boards, Window};
 use tollfree_wire::header::{FLAT_MAX, NO_DEADLINE};
 use tollfree_wire::spec::MethodSpec;
 
@@ -51,8 +52,14 @@ pub(crate) struct Call {
 pub(crate) struct Flight {
     flat: [u8; FLAT_MAX],
     pub window: Window,
+    /// Waits for the network to take more, in its session's flow.
+    pub parked: bool,
+    /// A missing fragment was sent again, to hear what has become of the rest, and nothing was heard since.
+    pub probed: bool,
     /// An ack of the response's fragments is due.
     pub ack_due: bool,
+    /// Where the response waits for room.
+    pub claim: Claim,
     /// When the peer last said something about this call, or the first packet left.
     pub heard_at: u64,
     /// When to send again.
@@ -70,7 +77,10 @@ impl Flight {
         Flight {
             flat: [0; FLAT_MAX],
             window: Window::default(),
+            parked: false,
+            probed: false,
             ack_due: false,
+            claim: Claim::default(),
             heard_at: 0,
             resend_at: 0,
             interval: 0,
@@ -97,11 +107,22 @@ impl Call {
     }
 
     /// Goes to a session's slot.
-    pub fn open(&mut self, session: u32, id: u64, spec: MethodSpec, room: u32) {
+    pub fn open(&mut self, session: u32, id: u64, spec: MethodSpec, room: u32, boards: &mut Boards) {
         self.place = Place::Open { session, id };
         self.spec = spec;
         if let Some(flight) = &mut self.flight {
-            flight.window = Window::new(self.body_len, room);
+            flight.window = match spec.is_reliable() {
+                true => Window::acknowledged(self.body_len, room, spec.window, boards),
+                false => Window::once(self.body_len, room),
+            };
+        }
+    }
+
+    /// The session it is open in.
+    pub fn session(&self) -> Option<u32> {
+        match self.place {
+            Place::Open { session, .. } => Some(session),
+            Place::Queued => None,
         }
     }
 
@@ -119,7 +140,8 @@ impl Call {
         self.first_sent = 0;
         self.moves += 1;
         if let Some(flight) = &mut self.flight {
-            (flight.window, flight.resent) = (Window::default(), false);
+            flight.window = Window::default();
+            (flight.resent, flight.parked, flight.probed) = (false, false, false);
         }
     }
 

@@ -1,17 +1,20 @@
 //! Calls made: sending requests, taking what answers them, and ending them.
 
-use crate::calls::{Call, Place};
+use crate::calls::{Call, Flight, Place};
+use crate::config::Config;
 use crate::connect::Handshake;
+use crate::credit::Room;
 use crate::event::*;
+use crate::flow::Admission;
 use crate::outbox::Ready;
+use crate::reassembly::{Assembly, Shape};
+use crate::sack::{ACK_MAX, Ack, AckBody, AckHead};
 use crate::session::Session;
 use crate::transport::{Pending, Transport};
-use crate::window::Ack;
 use tollfree_wire::header::{
     CALL_SLOTS, FLAG_CANCEL, FLAG_ENGINE, FLAG_OF_RESPONSE, FLAG_WORKING, HEADER_LEN, Header,
 };
 use tollfree_wire::{Code, Kind, Packet, Reason};
-use zerocopy::FromBytes;
 
 /// The client's end of a session.
 pub(crate) struct Client {
@@ -128,7 +131,7 @@ impl Transport {
         self.end_call(now, call.0);
     }
 
-    /// Sends what an outgoing call has to send: fragments, or an ack of its response's.
+    /// Sends what an outgoing call has to send: its request, a few fragments of it, or an ack of its response's.
     pub(crate) fn send_call(
         &mut self,
         now: u64,
@@ -141,17 +144,26 @@ impl Transport {
         let budget_us = call.budget_us(now);
         let Some(flight) = call.flight.as_deref_mut() else { return Ok(()) };
         if flight.ack_due {
-            if let Some(assembly) = &call.response {
-                session.signer.send_ack(session.peer, id, FLAG_OF_RESPONSE, &assembly.ack(), out)?;
-                self.counters.acks_sent += 1;
-            }
-            flight.ack_due = false;
+            flight.send_ack(now, id, call.response.as_deref_mut(), session, out)?;
+            self.counters.acks_sent += 1;
         }
-        let reliable = call.spec.is_reliable();
-        while now < call.deadline_ns
-            && let Some(fragment) = if reliable { flight.window.due() } else { flight.window.unsent() }
-        {
-            let range = flight.window.range(fragment);
+        let mut bunch = 0;
+        let mut held_back = Admission::Now;
+        while let Some(fragment) = flight.window.due().filter(|_| now < call.deadline_ns) {
+            if flight.window.is_held_back() {
+                if bunch == BUNCH {
+                    self.outbox.push(Ready::Call(key)); // others' turn
+                    return Ok(());
+                }
+                bunch += 1;
+                held_back = session.flow.admits(now);
+                if held_back != Admission::Now {
+                    if !std::mem::replace(&mut flight.parked, true) {
+                        session.flow.park(Ready::Call(key));
+                    }
+                    break;
+                }
+            }
             let first = fragment == 0;
             let mut header = Header {
                 flat_len: if first { call.flat_len } else { 0 },
@@ -166,32 +178,36 @@ impl Transport {
             };
             let flat = if first { flight.flat(call.flat_len) } else { &[] };
             session.signer.sign(&mut header, flat);
-            let body = if range.is_empty() {
-                Body::Empty
-            } else {
-                Body::Source { token: call.token, range: range.clone() }
+            let range = flight.window.range(fragment);
+            let body = match range.is_empty() {
+                true => Body::Empty,
+                false => Body::Source { token: call.token, range },
             };
             out(Transmit { to: session.peer, header: &header, flat, body })?;
             session.signer.sent();
             self.counters.packets_sent += 1;
             call.last = (header.sequence, header.tag);
-            if flight.window.sent(fragment, now) {
+            let sent = flight.window.sent(fragment, header.sequence, now);
+            if sent.again {
                 flight.resent = true;
                 self.counters.packets_resent += 1;
             }
+            session.flow.sent(now, sent.more);
             if call.first_sent == 0 {
                 (call.first_sent, flight.heard_at) = (now.max(1), now);
-                flight.interval =
-                    session.round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
+                flight.interval = flight.patience(session, &self.config);
             }
             flight.resend_at = now.saturating_add(flight.interval);
         }
         call.ready = false;
-        let sent_once = !reliable && call.first_sent != 0;
-        if sent_once {
+        if !call.spec.is_reliable() && call.first_sent != 0 {
             self.calls.land(key);
         }
         self.reset_timer(key);
+        match held_back {
+            Admission::Now => self.unpark(now, index),
+            held_back => self.wait_for_flow(index, held_back),
+        }
         Ok(())
     }
 
@@ -216,7 +232,9 @@ impl Transport {
             // Its server waits for an ack if the response is long: whoever has ended the call has no use for more.
             let ended = header.fragments > 1 && client.has_ended(header.call);
             if ended && session.spec(header.method).is_reliable() {
-                self.outbox.push_stateless(Ready::Finished(header.session, header.call, header.fragments));
+                let fragments = u32::from(header.fragments);
+                let ack = AckHead { base: fragments, limit: fragments, ..AckHead::default() };
+                self.outbox.push_stateless(Ready::Finished(header.session, header.call, ack));
             }
             return Err(Reason::StaleCall);
         };
@@ -232,7 +250,7 @@ impl Transport {
             && !flight.working
             && flight.window.fragments() == 1
         {
-            session.round_trip.sample(now.saturating_sub(call.first_sent));
+            session.answers.sample(now.saturating_sub(call.first_sent));
         }
         let (token, status) = (call.token, Code::from_wire(header.status));
         let verdict = Verdict::Peer { by_engine: header.flags & FLAG_ENGINE != 0 };
@@ -251,30 +269,52 @@ impl Transport {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let call = self.calls.get_mut(key).ok_or(Reason::StaleCall)?;
-        let assembly = match &mut call.response {
-            Some(assembly) => assembly,
-            None => call.response.insert(self.pool.open(packet, &mut session.reassembling, now)?),
-        };
-        let whole = assembly.add(packet, now)?;
-        if !whole {
-            let Some(flight) = call.flight.as_deref_mut() else { return Ok(()) };
+        if let Some(flight) = call.flight.as_deref_mut() {
             flight.heard_at = now;
-            flight.window.finish();
+            session.flow.release(flight.window.finish(&mut self.boards));
+        }
+        if call.response.is_none() {
+            let shape = Shape::of(packet)?;
+            let opened = match self.pool.credit.has_waiting() {
+                true => Err(Room::Later),
+                false => self.pool.open(shape, &mut session.reassembling, now),
+            };
+            match (opened, call.flight.as_deref_mut()) {
+                (Ok(assembly), _) => call.response = Some(assembly),
+                // Its ack says that there is no room; another will when there is.
+                (Err(Room::Later | Room::LaterInSession), Some(flight)) => {
+                    self.pool.credit.wait(&mut flight.claim, shape, Ready::Call(key));
+                }
+                (Err(_), _) => {
+                    let why = "this host has no room to reassemble so long a response";
+                    self.fail_call(now, key, Code::ResourceExhausted, why);
+                    return Err(Reason::ReassemblyLimit);
+                }
+            }
+        }
+        let whole = match &mut call.response {
+            Some(assembly) => assembly.add(packet, now)?,
+            None => false,
+        };
+        let Some(assembly) = call.response.as_deref().filter(|_| whole) else {
+            let kept = call.response.is_some();
+            let Some(flight) = call.flight.as_deref_mut() else { return Ok(()) };
             flight.ack_due = true;
             // From here on the server retransmits; asking again is for when it has vanished.
             flight.interval = self.config.probe_ns;
             flight.resend_at = now.saturating_add(flight.interval);
             self.reset_timer(key);
             self.make_ready(key);
-            return Ok(());
-        }
+            return if kept { Ok(()) } else { Err(Reason::ReassemblyLimit) };
+        };
+        let ack = assembly.ack_head(now);
         let acknowledged = call.spec.is_reliable();
         let (token, status) = (call.token, Code::from_wire(assembly.status));
         let verdict = Verdict::Peer { by_engine: assembly.flags & FLAG_ENGINE != 0 };
         let (layout, flat, body) = (assembly.layout, assembly.flat(), assembly.body());
         sink(Event::Response { token, status, layout, flat, body, verdict });
         if acknowledged {
-            self.outbox.push_stateless(Ready::Finished(header.session, header.call, header.fragments));
+            self.outbox.push_stateless(Ready::Finished(header.session, header.call, ack));
         }
         self.end_call(now, key);
         Ok(())
@@ -305,31 +345,41 @@ impl Transport {
     /// An ack of a request's fragments, or the word that it is being worked on.
     pub(crate) fn on_request_ack(&mut self, now: u64, packet: &Packet<'_>) -> Result<(), Reason> {
         let header = &packet.header;
-        let ack = Ack::read_from_bytes(packet.body).map_err(|_| Reason::BadLength)?;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let key = session.client().and_then(|client| client.call(header.call)).ok_or(Reason::StaleCall)?;
         let call = self.calls.get_mut(key).filter(|call| call.first_sent != 0).ok_or(Reason::StaleCall)?;
         let flight = call.flight.as_deref_mut().ok_or(Reason::StaleCall)?;
         flight.heard_at = now;
-        let (news, measured) = flight.window.acknowledge(&ack, now);
-        if let Some(round_trip) = measured {
-            session.round_trip.sample(round_trip);
+        if !packet.body.is_empty() {
+            let ack = Ack::read(packet.body)?;
+            let progress = flight.window.acknowledge(&ack, header.sequence, now, session.flow.tolerance());
+            session.flow.on_ack(now, &progress);
+            if flight.window.is_turned_away() {
+                session.flow.release(flight.window.give_up());
+            }
+            if progress.news {
+                flight.probed = false;
+                flight.interval = flight.patience(session, &self.config);
+                flight.resend_at = now.saturating_add(flight.interval);
+            }
         }
-        if header.flags & FLAG_WORKING != 0 {
+        if header.flags & FLAG_WORKING != 0 && !flight.working {
+            if flight.resent && flight.window.fragments() == 1 {
+                session.answers.was_hasty(self.config.rto_min_ns);
+            }
             flight.working = true;
-            flight.window.finish();
             flight.interval = self.config.probe_ns;
-        } else if news {
-            flight.interval = session.round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
+            flight.resend_at = now.saturating_add(flight.interval);
+        }
+        if flight.working || flight.window.arrived_whole() {
+            session.flow.release(flight.window.finish(&mut self.boards));
         }
         let due = flight.window.due().is_some();
-        if news || flight.working {
-            flight.resend_at = now.saturating_add(flight.interval);
-            self.reset_timer(key);
-        }
+        self.reset_timer(key);
         if due {
             self.make_ready(key);
         }
+        self.unpark(now, header.session);
         Ok(())
     }
 
@@ -347,11 +397,18 @@ impl Transport {
             );
         }
         let Place::Open { session: index, .. } = call.place else { return };
+        let Some(session) = self.table.get_mut(index) else { return };
+        if let Some(flight) = call.flight.as_deref_mut()
+            && flight.parked
+            && !flight.window.is_under_way()
+        {
+            // It waits for the network: nothing can be heard about it in particular.
+            flight.heard_at = flight.heard_at.max(session.heard_at);
+        }
         // An unreliable call's timer goes off when it has waited for long enough.
         let heard_at = call.flight.as_ref().map_or(0, |flight| flight.heard_at);
         if now.saturating_sub(heard_at) >= self.config.dead_ns {
-            let silent = self.table.get_mut(index).map_or(0, |session| now.saturating_sub(session.heard_at));
-            if silent >= self.config.dead_ns {
+            if now.saturating_sub(session.heard_at) >= self.config.dead_ns {
                 self.retire_client(index, "the peer has gone silent");
             }
             self.counters.calls_dead += 1;
@@ -359,15 +416,19 @@ impl Transport {
             return self.fail_call(now, key, Code::Unavailable, "the peer does not answer");
         }
         let Some(flight) = call.flight.as_deref_mut() else { return };
-        flight.window.lost();
-        if flight.working || call.response.is_some() {
+        if flight.working || call.response.is_some() || flight.claim.shape.is_some() {
+            flight.window.probe();
             flight.interval = self.config.probe_ns;
         } else {
-            flight.interval = flight.interval.saturating_mul(2).min(self.config.rto_max_ns);
+            flight.window.overdue(now, &mut session.flow, &mut flight.probed);
+            if flight.probed {
+                flight.interval = flight.interval.saturating_mul(2).min(self.config.rto_max_ns);
+            }
         }
         flight.resend_at = now.saturating_add(flight.interval);
         self.reset_timer(key);
         self.make_ready(key);
+        self.unpark(now, index);
     }
 
     /// Tells the server that nobody waits for a call. Sent once: a later call in the same slot says it too.
@@ -392,6 +453,7 @@ impl Transport {
     /// Forgets a call; its slot goes to the next that waits.
     #[inline]
     fn end_call(&mut self, now: u64, key: u64) {
+        self.leave_flow(key);
         let Some(call) = self.calls.get_mut(key) else { return };
         let &mut Call { timer, place, .. } = call;
         let response = call.response.take();
@@ -402,6 +464,22 @@ impl Transport {
             self.pool.close(assembly, &mut session.reassembling);
         }
         self.free_slot(now, session, id);
+        self.unpark(now, session);
+    }
+
+    /// Takes a call out of its session's flow, and out of the queue for room.
+    #[inline]
+    pub(crate) fn leave_flow(&mut self, key: u64) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(session) = call.session().and_then(|index| self.table.get_mut(index)) else { return };
+        let Some(flight) = call.flight.as_deref_mut() else { return };
+        session.flow.release(flight.window.finish(&mut self.boards));
+        if std::mem::take(&mut flight.parked) {
+            session.flow.forget(key);
+        }
+        if std::mem::take(&mut flight.claim).queued {
+            self.pool.credit.forget_call(key);
+        }
     }
 
     /// Frees a call's slot: for the next call that waits, or for good.
@@ -420,7 +498,7 @@ impl Transport {
     }
 
     /// Puts a call into the outbox, once.
-    fn make_ready(&mut self, key: u64) {
+    pub(crate) fn make_ready(&mut self, key: u64) {
         if let Some(call) = self.calls.get_mut(key)
             && !std::mem::replace(&mut call.ready, true)
         {
@@ -433,16 +511,48 @@ impl Transport {
         &mut self,
         index: u32,
         call: u64,
-        fragments: u16,
+        ack: AckHead,
         out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
     ) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
-        let ack = Ack { base: u32::from(fragments), ..Ack::default() };
-        session.signer.send_ack(session.peer, call, FLAG_OF_RESPONSE, &ack, out)?;
+        let ack = AckBody::from(ack);
+        session.signer.send_ack(session.peer, call, FLAG_OF_RESPONSE, ack.bytes(), out)?;
         self.counters.acks_sent += 1;
         Ok(())
     }
 }
 
+impl Flight {
+    /// How long to wait before sending again.
+    fn patience(&self, session: &Session, config: &Config) -> u64 {
+        match self.window.fragments() {
+            1 => session.answer_timeout(config),
+            _ if self.window.is_behind() => session.flow.tolerance().ns,
+            _ => session.ack_timeout(config),
+        }
+    }
+
+    /// Tells the server what has arrived of its response.
+    fn send_ack(
+        &mut self,
+        now: u64,
+        id: u64,
+        response: Option<&mut Assembly>,
+        session: &mut Session,
+        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+    ) -> Result<(), Blocked> {
+        let ack = match response {
+            Some(assembly) => assembly.ack(now),
+            None => AckBody::from(AckHead::default()), // no room
+        };
+        session.signer.send_ack(session.peer, id, FLAG_OF_RESPONSE, ack.bytes(), out)?;
+        self.ack_due = false;
+        Ok(())
+    }
+}
+
+/// Fragments of one message that are sent before others have their turn.
+pub(crate) const BUNCH: u32 = 16;
+
 // The body of an ack fits the smallest packet.
-const _: () = assert!(HEADER_LEN + size_of::<Ack>() <= crate::connect::PAYLOAD_MIN);
+const _: () = assert!(HEADER_LEN + ACK_MAX <= crate::connect::PAYLOAD_MIN);

@@ -19,10 +19,14 @@ pub struct Config {
     pub dead_ns: u64,
     /// The first retransmission timeout, before a round trip was measured. Default 20 ms.
     pub rto_initial_ns: u64,
-    /// The shortest retransmission timeout. Default 2 ms: processes on shared cores answer no faster than that.
+    /// The shortest retransmission timeout. Default 300 µs. Where that proves hasty, as between processes that wait for
+    /// cores, a session learns a longer one, up to 17 times this.
     pub rto_min_ns: u64,
     /// The longest retransmission timeout, however often it has doubled. Default 1 s.
     pub rto_max_ns: u64,
+    /// Time in queues that is not taken for congestion: beyond the path's base round trip, or a quarter of that if it is
+    /// longer. Default 100 µs.
+    pub queue_ns: u64,
     /// How often a client asks after a call that the server said it works on. Default 250 ms.
     pub probe_ns: u64,
     /// Bytes of messages under reassembly, over all sessions; one session gets at most half of it. Default 64 MiB.
@@ -43,8 +47,9 @@ impl Default for Config {
             verified: false,
             dead_ns: 5_000_000_000,
             rto_initial_ns: 20_000_000,
-            rto_min_ns: 2_000_000,
+            rto_min_ns: 300_000,
             rto_max_ns: 1_000_000_000,
+            queue_ns: 100_000,
             probe_ns: 250_000_000,
             reassembly_bytes: 64 << 20,
             server_sessions: 3072,

@@ -141,7 +141,7 @@ impl Transport {
             };
             let Some(client) = session.client() else { return };
             let Some(id) = client.take_slot(key, now) else { return };
-            call.open(index, id, spec, room as u32);
+            call.open(index, id, spec, room as u32, &mut self.boards);
             call.limit(now, &spec);
             call.ready = true;
             link.queue.pop_front();
@@ -159,10 +159,10 @@ impl Transport {
         let interval = self.config.rto_initial_ns;
         let hello = Handshake { nonce, cookie: None, started: now, sent_at: None, hellos: 0, interval };
         let (timers, peer) = (&mut self.timers, link.peer);
-        let payload = self.config.max_payload;
+        let config = &self.config;
         let index = self.table.insert(|index| {
             let timer = timers.create(Owner::Session(index));
-            Session::new(index, peer, payload, now, timer, End::Client(Client::new(link_id, hello, now)))
+            Session::new(index, peer, config, now, timer, End::Client(Client::new(link_id, hello, now)))
         });
         match index {
             Some(index) => {
@@ -263,7 +263,7 @@ impl Transport {
             return Err(Reason::BadHandshake);
         }
         if let Some(sent_at) = handshake.sent_at {
-            session.round_trip.sample(now.saturating_sub(sent_at));
+            session.answers.sample(now.saturating_sub(sent_at));
         }
         let terms = Terms {
             nonce: welcome.nonce,
@@ -435,6 +435,8 @@ impl Transport {
     fn requeue(&mut self, now: u64, key: u64) {
         let Some(call) = self.calls.get_mut(key) else { return };
         let Place::Open { session, id } = call.place else { return };
+        self.leave_flow(key);
+        let Some(call) = self.calls.get_mut(key) else { return };
         call.requeue();
         let &mut Call { timer, deadline_ns, link, .. } = call;
         self.timers.clear(timer);
@@ -443,6 +445,7 @@ impl Transport {
         }
         self.links.get_mut(link).queue.push_front(key);
         self.free_slot(now, session, id);
+        self.unpark(now, session);
     }
 }
 

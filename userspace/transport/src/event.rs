@@ -241,6 +241,8 @@ pub struct Held {
     pub sessions: usize,
     /// Bytes reserved for messages under reassembly.
     pub reassembly_bytes: usize,
+    /// Packets of long messages that have neither arrived nor been given up.
+    pub in_flight: u64,
     /// Timers, set or kept for reuse.
     pub timers: usize,
 }

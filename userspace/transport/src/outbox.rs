@@ -1,6 +1,7 @@
 //! What is waiting to be sent, in order. Entries name state rather than hold packets: what is sent is what is true when
 //! it is sent, and an entry whose state is gone is skipped.
 
+use crate::sack::AckHead;
 use std::collections::VecDeque;
 use tollfree_wire::frame::Peer;
 use tollfree_wire::header::Header;
@@ -16,8 +17,8 @@ pub(crate) enum Ready {
     Call(u64),
     /// A reply's fragments or an ack of a received call: session index and slot.
     Slot(u32, u8),
-    /// A finished response has arrived already: session index, call, fragments.
-    Finished(u32, u64, u16),
+    /// A response has arrived whole: session index, call, and what its ack says.
+    Finished(u32, u64, AckHead),
     /// A hello for the session being opened with this index.
     Hello(u32),
     /// The welcome of this session.

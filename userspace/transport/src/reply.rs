@@ -1,16 +1,19 @@
 //! Replies: keeping or sourcing them, sending them, sending them again.
 
+use crate::client::BUNCH;
 use crate::connect::UNRELIABLE_FRAGMENTS;
 use crate::event::*;
+use crate::flow::Admission;
 use crate::outbox::Ready;
-use crate::server::{State, slot_of};
-use crate::session::{End, Session};
+use crate::sack::{Ack, AckBody, AckHead};
+use crate::server::{Slot, State, slot_of};
+use crate::session::{End, Session, Signer};
 use crate::timers::Owner;
 use crate::transport::{Pending, Transport};
-use crate::window::{Ack, Window, fragments};
+use crate::window::{Window, fragments};
+use tollfree_wire::frame::Peer;
 use tollfree_wire::header::{FLAG_ENGINE, FLAG_WORKING, FLAT_MAX, HEADER_LEN, Header, MESSAGE_MAX};
 use tollfree_wire::{Code, Kind, Packet, Reason};
-use zerocopy::FromBytes;
 
 /// An answer that is being sent, or may have to be sent again.
 #[derive(Debug, Default)]
@@ -25,6 +28,8 @@ pub(crate) struct Kept {
     pub window: Window,
     pub heard_at: u64,
     interval: u64,
+    /// A missing fragment was sent again, to hear what has become of the rest, and nothing was heard since.
+    probed: bool,
 }
 
 /// Answers for calls to come, with the memory they once took.
@@ -61,6 +66,9 @@ impl Transport {
         if slot.state != State::Running {
             return false;
         }
+        let method = slot.method;
+        let most = session.spec(method).window;
+        let Some(slot) = session.server().and_then(|server| server.find(call)) else { return false };
         let Reply { mut status, mut by_engine, layout, mut flat, mut body_len, token, copy_body } = reply;
         let span = flat.len().next_multiple_of(8);
         let room = |span: usize| (payload - HEADER_LEN).saturating_sub(span) as u32;
@@ -71,6 +79,10 @@ impl Transport {
             (status, by_engine, flat, body_len) = (Code::ResourceExhausted, true, &[], 0);
         }
         let span = flat.len().next_multiple_of(8);
+        let window = match slot.reliable {
+            true => Window::acknowledged(body_len, room(span), most, &mut self.boards),
+            false => Window::once(body_len, room(span)),
+        };
         let kept = slot.reply.insert(self.replies.take());
         let Kept { bytes, .. } = std::mem::take(&mut **kept);
         **kept = Kept {
@@ -80,9 +92,10 @@ impl Transport {
             flat_len: flat.len() as u16,
             bytes,
             token,
-            window: Window::new(body_len, room(span)),
+            window,
             heard_at: now,
             interval: 0,
+            probed: false,
         };
         kept.bytes.clear();
         kept.bytes.extend_from_slice(flat);
@@ -114,7 +127,14 @@ impl Transport {
         }
     }
 
-    /// Sends what a received call has to send: its reply, or an ack of its request.
+    /// Answers a call with a status of our own.
+    pub(crate) fn refuse(&mut self, now: u64, call: IncomingCall, status: Code) {
+        let copy_body = &mut |_: &mut [u8]| {};
+        let reply = Reply { status, by_engine: true, layout: 0, flat: &[], body_len: 0, token: 0, copy_body };
+        self.respond(now, call, reply);
+    }
+
+    /// Sends what a received call has to send: its reply, a few fragments of it, or an ack of its request.
     pub(crate) fn send_slot(
         &mut self,
         now: u64,
@@ -122,58 +142,47 @@ impl Transport {
         slot: u8,
         out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
     ) -> Result<(), Blocked> {
-        let Some(Session { peer, signer, round_trip, end: End::Server(server), .. }) =
-            self.table.get_mut(index)
-        else {
-            return Ok(());
-        };
-        let owner = Owner::Slot(index, slot);
+        let Some(session) = self.table.get_mut(index) else { return Ok(()) };
+        let timeout = session.ack_timeout(&self.config);
+        let Session { peer, signer, flow, end: End::Server(server), .. } = session else { return Ok(()) };
+        let (owner, ready) = (Owner::Slot(index, slot), Ready::Slot(index, slot));
         let Some(slot) = server.slots.get_mut(usize::from(slot)) else { return Ok(()) };
-        if std::mem::take(&mut slot.ack_due) {
-            let (flags, ack) = match (&slot.request, slot.state) {
-                (Some(assembly), _) => (0, assembly.ack()),
-                // All fragments, however many they were: the client takes its own count from the flag.
-                (None, State::Running) => (FLAG_WORKING, Ack::default()),
-                (None, _) => (0, Ack::default()),
-            };
-            if let Err(Blocked) = signer.send_ack(*peer, slot.call, flags, &ack, out) {
-                slot.ack_due = true;
-                return Err(Blocked);
-            }
+        if slot.ack_due {
+            slot.send_ack(now, signer, *peer, out)?;
             self.counters.acks_sent += 1;
         }
         let (State::Answered | State::Answering, Some(reply)) = (slot.state, slot.reply.as_deref_mut())
         else {
             slot.ready = false;
+            self.unpark(now, index);
             return Ok(());
         };
-        let span = usize::from(reply.flat_len).next_multiple_of(8);
-        while let Some(fragment) = if slot.reliable { reply.window.due() } else { reply.window.unsent() } {
-            let range = reply.window.range(fragment);
-            let (flat, inline) = reply.bytes.split_at(span);
-            let (flat, flat_len) = if fragment == 0 { (flat, reply.flat_len) } else { (&[][..], 0) };
-            let mut header = Header {
-                flags: if reply.by_engine { FLAG_ENGINE } else { 0 },
-                status: reply.status,
-                flat_len,
-                method: slot.method,
-                call: slot.call,
-                message_len: reply.window.length(),
-                fragment: fragment as u16,
-                fragments: reply.window.fragments() as u16,
-                layout: reply.layout,
-                ..Header::new(Kind::Response)
-            };
+        let mut bunch = 0;
+        let mut held_back = Admission::Now;
+        while let Some(fragment) = reply.window.due() {
+            if reply.window.is_held_back() {
+                if bunch == BUNCH {
+                    self.outbox.push(ready); // others' turn
+                    return Ok(());
+                }
+                bunch += 1;
+                held_back = flow.admits(now);
+                if held_back != Admission::Now {
+                    if !std::mem::replace(&mut slot.parked, true) {
+                        flow.park(ready);
+                    }
+                    break;
+                }
+            }
+            let (header, flat, body) = reply.packet(fragment, slot.state);
+            let mut header = Header { method: slot.method, call: slot.call, ..header };
             signer.sign(&mut header, flat);
-            let body = match slot.state {
-                State::Answering => Body::Source { token: reply.token, range },
-                _ if inline.is_empty() => Body::Empty,
-                _ => Body::Inline(inline),
-            };
             out(Transmit { to: *peer, header: &header, flat, body })?;
             signer.sent();
             self.counters.packets_sent += 1;
-            self.counters.packets_resent += u64::from(reply.window.sent(fragment, now));
+            let sent = reply.window.sent(fragment, header.sequence, now);
+            self.counters.packets_resent += u64::from(sent.again);
+            flow.sent(now, sent.more);
         }
         slot.ready = false;
         if !slot.reliable {
@@ -184,11 +193,15 @@ impl Transport {
             self.replies.free(slot.reply.take());
         } else if slot.state == State::Answering {
             if reply.interval == 0 {
-                reply.interval = round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
+                reply.interval = timeout;
             }
             let interval = reply.interval;
             let timer = *slot.timer.get_or_insert_with(|| self.timers.create(owner));
             self.timers.set(timer, now.saturating_add(interval));
+        }
+        match held_back {
+            Admission::Now => self.unpark(now, index),
+            held_back => self.wait_for_flow(index, held_back),
         }
         Ok(())
     }
@@ -196,39 +209,42 @@ impl Transport {
     /// An ack of a long reply's fragments.
     pub(crate) fn on_reply_ack(&mut self, now: u64, packet: &Packet<'_>) -> Result<(), Reason> {
         let header = &packet.header;
-        let ack = Ack::read_from_bytes(packet.body).map_err(|_| Reason::BadLength)?;
-        let Some(Session { round_trip, end: End::Server(server), .. }) = self.table.get_mut(header.session)
-        else {
-            return Err(Reason::WrongKind);
-        };
+        let ack = Ack::read(packet.body)?;
+        let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
+        let timeout = session.ack_timeout(&self.config);
+        let Session { flow, end: End::Server(server), .. } = session else { return Err(Reason::WrongKind) };
         let slot = server.find(header.call).filter(|slot| slot.state == State::Answering);
         let slot = slot.ok_or(Reason::StaleCall)?;
         let reply = slot.reply.as_deref_mut().ok_or(Reason::StaleCall)?;
         reply.heard_at = now;
-        let (news, measured) = reply.window.acknowledge(&ack, now);
-        if let Some(measured) = measured {
-            round_trip.sample(measured);
+        let progress = reply.window.acknowledge(&ack, header.sequence, now, flow.tolerance());
+        flow.on_ack(now, &progress);
+        if reply.window.is_turned_away() {
+            flow.release(reply.window.give_up());
         }
         if reply.window.arrived_whole() {
             self.retire_slot(header.session, slot_of(header.call));
-            return Ok(());
-        }
-        if news {
-            reply.interval = round_trip.timeout(self.config.rto_initial_ns, self.config.rto_min_ns);
-            if let Some(timer) = slot.timer {
-                self.timers.set(timer, now.saturating_add(reply.interval));
+        } else {
+            if progress.news {
+                reply.probed = false;
+                reply.interval = if reply.window.is_behind() { flow.tolerance().ns } else { timeout };
+                if let Some(timer) = slot.timer {
+                    self.timers.set(timer, now.saturating_add(reply.interval));
+                }
+            }
+            if reply.window.due().is_some() && !std::mem::replace(&mut slot.ready, true) {
+                self.outbox.push(Ready::Slot(header.session, slot_of(header.call)));
             }
         }
-        if reply.window.due().is_some() && !std::mem::replace(&mut slot.ready, true) {
-            self.outbox.push(Ready::Slot(header.session, slot_of(header.call)));
-        }
+        self.unpark(now, header.session);
         Ok(())
     }
 
     /// A slot's timer: its reply's fragments are lost, or its request's never come.
     pub(crate) fn on_slot_timer(&mut self, now: u64, index: u32, slot: u8) {
         let dead_ns = self.config.dead_ns;
-        let Some(server) = self.table.get_mut(index).and_then(Session::server) else { return };
+        let Some(session) = self.table.get_mut(index) else { return };
+        let Session { flow, heard_at: peer_heard_at, end: End::Server(server), .. } = session else { return };
         let Some(state) = server.slots.get_mut(usize::from(slot)) else { return };
         let reply = state.reply.as_deref_mut();
         let heard_at = match (state.state, &state.request, &reply) {
@@ -237,17 +253,75 @@ impl Transport {
             _ => return,
         };
         if now.saturating_sub(heard_at) >= dead_ns {
-            return self.retire_slot(index, slot);
+            self.retire_slot(index, slot);
+            return self.unpark(now, index);
         }
         let Some(timer) = state.timer else { return };
         let Some(reply) = reply.filter(|_| state.state == State::Answering) else {
             return self.timers.set(timer, heard_at.saturating_add(dead_ns));
         };
-        reply.window.lost();
-        reply.interval = reply.interval.saturating_mul(2).min(self.config.rto_max_ns);
+        if state.parked && !reply.window.is_under_way() {
+            // It waits for the network: nothing can be heard about it in particular.
+            reply.heard_at = heard_at.max(*peer_heard_at);
+        } else {
+            reply.window.overdue(now, flow, &mut reply.probed);
+            if reply.probed {
+                reply.interval = reply.interval.saturating_mul(2).min(self.config.rto_max_ns);
+            }
+        }
         self.timers.set(timer, now.saturating_add(reply.interval));
         if !std::mem::replace(&mut state.ready, true) {
             self.outbox.push(Ready::Slot(index, slot));
         }
+        self.unpark(now, index);
+    }
+}
+
+impl Kept {
+    /// A fragment: its header, without what its call tells and unsigned, its flat block and its part of the body.
+    #[inline]
+    fn packet(&self, fragment: u32, state: State) -> (Header, &[u8], Body<'_>) {
+        let (flat, inline) = self.bytes.split_at(usize::from(self.flat_len).next_multiple_of(8));
+        let (flat, flat_len) = if fragment == 0 { (flat, self.flat_len) } else { (&[][..], 0) };
+        let header = Header {
+            flags: if self.by_engine { FLAG_ENGINE } else { 0 },
+            status: self.status,
+            flat_len,
+            message_len: self.window.length(),
+            fragment: fragment as u16,
+            fragments: self.window.fragments() as u16,
+            layout: self.layout,
+            ..Header::new(Kind::Response)
+        };
+        let body = match state {
+            State::Answering => Body::Source { token: self.token, range: self.window.range(fragment) },
+            _ if inline.is_empty() => Body::Empty,
+            _ => Body::Inline(inline),
+        };
+        (header, flat, body)
+    }
+}
+
+impl Slot {
+    /// Tells the client what has arrived of its request.
+    fn send_ack(
+        &mut self,
+        now: u64,
+        signer: &mut Signer,
+        peer: Peer,
+        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+    ) -> Result<(), Blocked> {
+        let working = matches!(self.state, State::Running | State::Answering);
+        let flags = if working { FLAG_WORKING } else { 0 };
+        let ack = match (&mut self.request, self.whole) {
+            (Some(assembly), _) => Some(assembly.ack(now)),
+            (None, Some(whole)) => Some(AckBody::from(whole)),
+            (None, None) if self.state == State::Waiting => Some(AckBody::from(AckHead::default())),
+            // A request of one packet, received again: there is nothing to say of its fragments.
+            (None, None) => None,
+        };
+        signer.send_ack(peer, self.call, flags, ack.as_ref().map_or(&[], AckBody::bytes), out)?;
+        self.ack_due = false;
+        Ok(())
     }
 }

@@ -1,14 +1,16 @@
 //! Calls received: delivering each once, and what becomes of them. How they are answered is in `reply`.
 
+use crate::credit::{Claim, Room};
 use crate::event::*;
 use crate::outbox::Ready;
-use crate::reassembly::Assembly;
+use crate::reassembly::{Assembly, Shape};
 use crate::reply::Kept;
+use crate::sack::AckHead;
 use crate::session::{End, Session};
 use crate::timers::{Owner, TimerId};
 use crate::transport::{Pending, Transport};
 use tollfree_wire::header::{CALL_SLOTS, Header, NO_DEADLINE};
-use tollfree_wire::{Packet, Reason};
+use tollfree_wire::{Code, Packet, Reason};
 
 /// The server's end of a session.
 pub(crate) struct Server {
@@ -38,8 +40,14 @@ pub(crate) struct Slot {
     pub reliable: bool,
     /// In the outbox.
     pub ready: bool,
+    /// Waits for the network to take more of the answer, in its session's flow.
+    pub parked: bool,
     /// An ack of the request is due.
     pub ack_due: bool,
+    /// What it says once a request of several fragments is whole.
+    pub whole: Option<AckHead>,
+    /// Where the request waits for room.
+    pub claim: Claim,
     pub method: u32,
     pub deadline_ns: u64,
     pub request: Option<Box<Assembly>>,
@@ -53,6 +61,8 @@ pub(crate) enum State {
     /// Nothing to do or say: no call yet, or one that is over and whose answer is not kept.
     #[default]
     Over,
+    /// There is no room for the request.
+    Waiting,
     /// Fragments of the request are missing.
     Assembling,
     /// Delivered; no answer yet.
@@ -121,6 +131,7 @@ impl Transport {
         if header.call == slot.call {
             return match slot.state {
                 State::Assembling => self.on_request_fragment(now, packet, sink),
+                State::Waiting => self.turn_away(header),
                 _ => self.on_repetition(now, header),
             };
         }
@@ -168,16 +179,50 @@ impl Transport {
     ) -> Result<(), Reason> {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
-        let assembly = self.pool.open(packet, &mut session.reassembling, now)?;
         let reliable = session.spec(header.method).is_reliable();
-        let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
+        let Session { reassembling, end: End::Server(server), .. } = session else {
+            return Err(Reason::WrongKind);
+        };
+        let shape = Shape::of(packet)?;
+        let opened = match self.pool.credit.has_waiting() {
+            true => Err(Room::Later),
+            false => self.pool.open(shape, reassembling, now),
+        };
+        let slot = server.slot_mut(header.call);
         self.replies.free(slot.begin(now, header, reliable));
-        slot.state = State::Assembling;
-        slot.request = Some(assembly);
-        let owner = Owner::Slot(header.session, slot_of(header.call));
-        let timer = *slot.timer.get_or_insert_with(|| self.timers.create(owner));
-        self.timers.set(timer, now.saturating_add(self.config.dead_ns));
-        self.on_request_fragment(now, packet, sink)
+        match opened {
+            Ok(assembly) => {
+                slot.state = State::Assembling;
+                slot.request = Some(assembly);
+                let owner = Owner::Slot(header.session, slot_of(header.call));
+                let timer = *slot.timer.get_or_insert_with(|| self.timers.create(owner));
+                self.timers.set(timer, now.saturating_add(self.config.dead_ns));
+                self.on_request_fragment(now, packet, sink)
+            }
+            Err(Room::Later | Room::LaterInSession) if reliable => {
+                slot.state = State::Waiting;
+                let who = Ready::Slot(header.session, slot_of(header.call));
+                self.pool.credit.wait(&mut slot.claim, shape, who);
+                self.turn_away(header)
+            }
+            Err(_) => {
+                slot.state = State::Running;
+                let call = IncomingCall { session: header.session, call: header.call };
+                self.refuse(now, call, Code::ResourceExhausted);
+                Err(Reason::ReassemblyLimit)
+            }
+        }
+    }
+
+    /// A fragment of a request that waits for room: its client has to wait too.
+    fn turn_away(&mut self, header: &Header) -> Result<(), Reason> {
+        let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
+        let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
+        slot.ack_due = true;
+        if !std::mem::replace(&mut slot.ready, true) {
+            self.outbox.push(Ready::Slot(header.session, slot_of(header.call)));
+        }
+        Err(Reason::ReassemblyLimit)
     }
 
     fn on_request_fragment(
@@ -200,6 +245,7 @@ impl Transport {
             return Ok(());
         }
         let assembly = slot.request.take().ok_or(Reason::StaleCall)?;
+        slot.whole = Some(assembly.ack_head(now));
         let expired = now >= slot.deadline_ns;
         slot.state = if expired { State::Over } else { State::Running };
         let deadline_ns = slot.deadline_ns;
@@ -237,8 +283,9 @@ impl Transport {
             (State::Running, _) => slot.ack_due = true,
             (State::Answered | State::Answering, Some(reply)) => {
                 self.counters.replies_repeated += u64::from(slot.state == State::Answered);
-                reply.window.nudge();
                 reply.heard_at = now;
+                reply.window.probe();
+                slot.ack_due = !reply.window.has_begun(); // its turn has not come
             }
             _ => return Err(Reason::StaleCall),
         }
@@ -265,10 +312,13 @@ impl Transport {
 
     /// Lets go of everything that is held for a slot's call. Its id stays, so that it never runs again.
     pub(crate) fn retire_slot(&mut self, index: u32, slot: u8) {
-        let Some(Session { reassembling, end: End::Server(server), .. }) = self.table.get_mut(index) else {
-            return;
-        };
+        let Some(session) = self.table.get_mut(index) else { return };
+        let Session { reassembling, flow, end: End::Server(server), .. } = session else { return };
         let Some(slot) = server.slots.get_mut(usize::from(slot)) else { return };
+        slot.claim.shape = None;
+        if let Some(reply) = &mut slot.reply {
+            flow.release(reply.window.finish(&mut self.boards));
+        }
         if let Some(pending) = slot.retire(index) {
             self.pending.push_back(pending);
         }
@@ -298,6 +348,7 @@ impl Transport {
                 self.timers.destroy(timer);
             }
         }
+        self.pool.credit.forget(index);
         self.served_count -= 1;
         if let Some(indices) = self.served.get_mut(&peer) {
             indices.retain(|other| *other != index);
@@ -337,7 +388,7 @@ impl Slot {
         self.call = header.call;
         self.reliable = reliable;
         self.method = header.method;
-        self.ack_due = false;
+        (self.ack_due, self.whole) = (false, None);
         self.deadline_ns = match header.deadline_us {
             NO_DEADLINE => u64::MAX,
             us => now.saturating_add(u64::from(us) * 1000),

@@ -1,12 +1,13 @@
 //! Sessions and the table of them.
 
 use crate::client::Client;
+use crate::config::Config;
 use crate::event::{Blocked, Body, Transmit};
+use crate::flow::Flow;
 use crate::rtt::RoundTrip;
 use crate::server::Server;
 use crate::specs::Specs;
 use crate::timers::TimerId;
-use crate::window::Ack;
 use std::sync::Arc;
 use tollfree_wire::frame::{Address, Peer};
 use tollfree_wire::header::Header;
@@ -14,7 +15,6 @@ use tollfree_wire::session::{Guard, Role, SESSION_SLOTS, place};
 use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::tag::{Key, tag};
 use tollfree_wire::{Cursor, Kind};
-use zerocopy::IntoBytes;
 
 /// A session, agreed on or on its way there.
 pub(crate) struct Session {
@@ -30,7 +30,12 @@ pub(crate) struct Session {
     pub signer: Signer,
     /// When a good packet of the peer's last arrived.
     pub heard_at: u64,
-    pub round_trip: RoundTrip,
+    /// Of calls that are one packet each way: with the handler's time in it.
+    pub answers: RoundTrip,
+    /// What this end sends on it.
+    pub flow: Flow,
+    /// Goes off when the flow may send more; made when first needed.
+    pub flow_timer: Option<TimerId>,
     /// Bytes reserved for messages under reassembly.
     pub reassembling: usize,
     pub timer: TimerId,
@@ -47,15 +52,17 @@ pub(crate) enum End {
 
 impl Session {
     /// A session that is not agreed on yet.
-    pub fn new(index: u32, peer: Peer, payload: usize, now: u64, timer: TimerId, end: End) -> Session {
+    pub fn new(index: u32, peer: Peer, config: &Config, now: u64, timer: TimerId, end: End) -> Session {
         Session {
             index,
             peer,
             guard: no_guard(),
-            payload,
+            payload: config.max_payload,
             signer: Signer::default(),
             heard_at: now,
-            round_trip: RoundTrip::default(),
+            answers: RoundTrip::default(),
+            flow: Flow::new(config.queue_ns, now),
+            flow_timer: None,
             reassembling: 0,
             timer,
             specs: Arc::default(),
@@ -72,6 +79,26 @@ impl Session {
     /// Whether both ends have agreed on it.
     pub fn is_open(&self) -> bool {
         self.guard.index != 0
+    }
+
+    /// How long to wait for the answer to a packet that is a whole call, before sending it again.
+    #[inline]
+    pub fn answer_timeout(&self, config: &Config) -> u64 {
+        self.answers.timeout(config.rto_initial_ns, config.rto_min_ns)
+    }
+
+    /// How long to wait for the ack of a fragment, before sending it again.
+    pub fn ack_timeout(&self, config: &Config) -> u64 {
+        let initial = self.answers.timeout(config.rto_initial_ns, config.rto_min_ns);
+        self.flow.round_trip.timeout(initial, config.rto_min_ns)
+    }
+
+    /// The smoothed round trip, in ns; 0 before the first.
+    pub fn round_trip_ns(&self) -> u64 {
+        match self.flow.round_trip.smoothed() {
+            0 => self.answers.smoothed(),
+            network => network,
+        }
     }
 
     /// A header-only packet, sealed and counted as sent.
@@ -153,13 +180,13 @@ impl Signer {
         to: Peer,
         call: u64,
         flags: u8,
-        ack: &Ack,
+        body: &[u8],
         out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
     ) -> Result<(), Blocked> {
-        let message_len = size_of::<Ack>() as u32;
+        let message_len = body.len() as u32;
         let mut header = Header { flags, call, message_len, ..Header::new(Kind::Ack) };
         self.sign(&mut header, &[]);
-        out(Transmit { to, header: &header, flat: &[], body: Body::Inline(ack.as_bytes()) })?;
+        out(Transmit { to, header: &header, flat: &[], body: Body::Inline(body) })?;
         self.sent();
         Ok(())
     }

@@ -10,6 +10,8 @@ pub(crate) enum Owner {
     Session(u32),
     /// A call received: session index and slot.
     Slot(u32, u8),
+    /// What a session's flow holds back, by its index.
+    Flow(u32),
 }
 
 /// A timer, set or not.

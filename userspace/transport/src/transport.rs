@@ -12,6 +12,7 @@ use crate::reply::Replies;
 use crate::session::{End, Session, Table};
 use crate::specs::Specs;
 use crate::timers::{Owner, Timers};
+use crate::window::Boards;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tollfree_wire::frame::Peer;
@@ -35,12 +36,18 @@ pub struct Transport {
     pub(crate) timers: Timers,
     pub(crate) outbox: Outbox,
     pub(crate) pool: Pool,
+    pub(crate) boards: Boards,
     pub(crate) replies: Replies,
     /// Events that came up where nobody could take them.
     pub(crate) pending: VecDeque<Pending>,
     pub(crate) changes: Vec<SessionChange>,
     pub(crate) counters: Counters,
+    /// The last [`Transport::transmit`] has left something for the next.
+    cut_short: bool,
 }
+
+/// Packets sent in one go, about: what has arrived meanwhile wants to be looked at.
+const PACKETS_PER_TURN: u64 = 256;
 
 /// An event without borrowed parts, waiting to be taken.
 #[derive(Debug)]
@@ -66,10 +73,12 @@ impl Transport {
             timers: Timers::default(),
             outbox: Outbox::default(),
             pool: Pool::new(config.reassembly_bytes),
+            boards: Boards::default(),
             replies: Replies::default(),
             pending: VecDeque::new(),
             changes: Vec::new(),
             counters: Counters::default(),
+            cut_short: false,
             config,
         }
     }
@@ -191,15 +200,20 @@ impl Transport {
 
     /// Sends what may be sent. [`Blocked`] stops it; nothing is lost.
     pub fn transmit(&mut self, now: u64, out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>) {
+        self.grant(now);
+        let end = self.counters.packets_sent + PACKETS_PER_TURN;
+        self.cut_short = false;
         while let Some(ready) = self.outbox.front() {
+            if self.counters.packets_sent >= end {
+                self.cut_short = true;
+                return;
+            }
             let counters = &mut self.counters;
             let mut count = |transmit: Transmit<'_>| out(transmit).inspect(|()| counters.packets_sent += 1);
             let sent = match ready {
                 Ready::Call(key) => self.send_call(now, key, out),
                 Ready::Slot(session, slot) => self.send_slot(now, session, slot, out),
-                Ready::Finished(session, call, fragments) => {
-                    self.send_finished(session, call, fragments, out)
-                }
+                Ready::Finished(session, call, ack) => self.send_finished(session, call, ack, out),
                 Ready::Hello(session) => self.send_hello(now, session, out),
                 Ready::Welcome(session) => self.send_welcome(session, out),
                 Ready::Challenge { to, session, epoch, nonce } => {
@@ -220,7 +234,7 @@ impl Transport {
 
     /// When [`Transport::handle_timeouts`] wants to be called next; a time in the past means at once.
     pub fn timeout(&self) -> Option<u64> {
-        if self.pending.is_empty() { self.timers.next() } else { Some(0) }
+        if self.pending.is_empty() && !self.cut_short { self.timers.next() } else { Some(0) }
     }
 
     /// Does what is due.
@@ -229,6 +243,7 @@ impl Transport {
             match owner {
                 Owner::Call(position) => self.on_call_timer(now, position),
                 Owner::Slot(session, slot) => self.on_slot_timer(now, session, slot),
+                Owner::Flow(session) => self.unpark(now, session),
                 Owner::Session(session) => match self.table.get_mut(session).map(|session| &session.end) {
                     Some(End::Client(_)) => self.on_client_timer(now, session),
                     Some(End::Server(_)) => self.on_server_timer(now, session),
@@ -259,12 +274,12 @@ impl Transport {
     /// The sessions there are.
     pub fn sessions(&self) -> impl Iterator<Item = SessionInfo> {
         self.table.iter().filter(|session| session.is_open()).map(|session| {
-            let &Session { index, peer, ref round_trip, ref end, .. } = session;
+            let &Session { index, peer, ref end, .. } = session;
             let (role, calls) = match end {
                 End::Client(client) => (Role::Client, client.open()),
                 End::Server(server) => (Role::Server, server.open()),
             };
-            SessionInfo { index, peer, role, calls, round_trip_ns: round_trip.smoothed() }
+            SessionInfo { index, peer, role, calls, round_trip_ns: session.round_trip_ns() }
         })
     }
 
@@ -278,7 +293,8 @@ impl Transport {
         Held {
             calls: self.calls.len(),
             sessions: self.table.len(),
-            reassembly_bytes: self.pool.reserved(),
+            reassembly_bytes: self.pool.credit.reserved(),
+            in_flight: self.table.iter().map(|session| u64::from(session.flow.in_flight())).sum(),
             timers: self.timers.len(),
         }
     }
@@ -322,6 +338,9 @@ impl Transport {
             }
         };
         self.timers.destroy(session.timer);
+        if let Some(timer) = session.flow_timer {
+            self.timers.destroy(timer);
+        }
         if session.is_open() {
             self.changes.push(SessionChange::Closed(index));
             self.counters.sessions_closed += 1;

@@ -1,140 +1,187 @@
-//! The sending side of one message: which of its fragments to send next, and which have arrived.
+//! The sending side of one message: which of its fragments to send next, and whether it has arrived.
 
+use crate::flow::Flow;
+use crate::sack::{Ack, SPAN};
+use crate::scoreboard::{Progress, Scoreboard, Tolerance};
 use std::ops::Range;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Most fragments of one message that are under way at once.
-pub(crate) const WINDOW: u32 = 32;
-/// Later fragments that must have arrived before a missing one counts as lost rather than late.
-const REORDER: u32 = 3;
-
-/// The body of an ack packet: which fragments of a message have arrived.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct Ack {
-    /// All fragments below this one.
-    pub base: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// Bit n: fragment `base + n`.
-    pub mask: u64,
-}
+/// Fragments that are sent before the receiver has said how many it takes.
+pub(crate) const UNASKED: u32 = 64;
+const _: () = assert!(UNASKED <= SPAN - 64);
+/// Scoreboards kept for the next long messages.
+const SPARE_BOARDS: usize = 64;
 
 /// How many fragments a body takes at `size` bytes each; at least one.
 pub(crate) fn fragments(body_len: u32, size: u32) -> u32 {
     body_len.div_ceil(size.max(1)).max(1)
 }
 
-/// Which fragments of a message are sent, lost, arrived. Bit n of a mask is fragment `base + n`.
-#[derive(Clone, Copy, Debug, Default)]
+/// Scoreboards that no message uses, so that a new message does not need new memory.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "they move between here and the messages without being copied")]
+pub(crate) struct Boards(Vec<Box<Scoreboard>>);
+
+impl Boards {
+    fn take(&mut self) -> Box<Scoreboard> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn put(&mut self, board: Box<Scoreboard>) {
+        if self.0.len() < SPARE_BOARDS {
+            self.0.push(board);
+        }
+    }
+}
+
+/// A message on its way. One of a single fragment, as most are, has no scoreboard, nor has one that nobody acknowledges.
+#[derive(Debug, Default)]
 pub(crate) struct Window {
     length: u32,
     size: u32,
     fragments: u32,
-    /// All fragments below have arrived.
-    base: u32,
-    /// The lowest fragment never sent.
+    /// Without a scoreboard: the lowest fragment never sent.
     next: u32,
-    arrived: u64,
-    resend: u64,
-    /// Resent because later ones had arrived; the next time only a timeout does it.
-    repaired: u64,
-    /// Send the first fragment although it has arrived: to ask what became of the call.
+    arrived: bool,
+    /// Send the first missing fragment (or, when all have arrived, the first) once more, whatever is under way: to learn
+    /// what has become of it.
     probe: bool,
-    /// A fragment sent once, and when: measures the round trip.
-    timed: Option<(u32, u64)>,
+    board: Option<Box<Scoreboard>>,
+}
+
+/// What a transmission was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Not the fragment's first.
+    pub again: bool,
+    /// One more packet of a long message is in the network.
+    pub more: bool,
 }
 
 impl Window {
-    /// A message of `length` bytes, `size` to a fragment.
-    pub fn new(length: u32, size: u32) -> Window {
+    /// A message of `length` bytes, `size` to a fragment, each of which is sent once.
+    #[inline]
+    pub fn once(length: u32, size: u32) -> Window {
         Window { length, size, fragments: fragments(length, size), ..Window::default() }
+    }
+
+    /// A message whose fragments are sent until they have arrived, at most `most` at once (0: no limit of its own).
+    #[inline]
+    pub fn acknowledged(length: u32, size: u32, most: u16, boards: &mut Boards) -> Window {
+        let mut window = Window::once(length, size);
+        if window.fragments > 1 {
+            let mut board = boards.take();
+            board.reset(window.fragments, UNASKED, u32::from(most));
+            window.board = Some(board);
+        }
+        window
     }
 
     /// The fragment to send now, if any.
     #[inline]
-    pub fn due(&self) -> Option<u32> {
+    pub fn due(&mut self) -> Option<u32> {
         if self.probe {
-            Some(0)
-        } else if self.resend != 0 {
-            Some(self.base + self.resend.trailing_zeros())
-        } else {
-            (self.next < self.fragments && self.next - self.base < WINDOW).then_some(self.next)
+            let missing = self.board.as_ref().filter(|_| !self.arrived);
+            return Some(missing.map_or(0, |board| board.base()));
+        }
+        match &mut self.board {
+            None => (self.next < self.fragments && !self.arrived).then_some(self.next),
+            Some(board) => board.due(self.fragments),
         }
     }
 
-    /// The fragment to send now, if each is sent once and nobody says which have arrived.
+    /// Whether the fragment that is due waits for the network to take it: anything but a probe, of a long message.
     #[inline]
-    pub fn unsent(&self) -> Option<u32> {
-        (self.next < self.fragments).then_some(self.next)
+    pub fn is_held_back(&self) -> bool {
+        self.board.is_some() && !self.probe
     }
 
-    /// Takes note that the fragment from [`Window::due`] or [`Window::unsent`] was sent. True if it was not its first time.
+    /// Takes note that the fragment from [`Window::due`] was sent.
     #[inline]
-    pub fn sent(&mut self, fragment: u32, now: u64) -> bool {
-        if self.probe {
-            self.probe = false;
-            return true;
-        }
-        if fragment == self.next {
-            self.next += 1;
-            self.timed.get_or_insert((fragment, now));
-            return false;
-        }
-        self.resend &= !(1 << (fragment - self.base));
-        self.timed = None;
-        true
-    }
-
-    /// Takes an ack. Returns whether it said anything new, and the round trip where it was measured.
-    pub fn acknowledge(&mut self, ack: &Ack, now: u64) -> (bool, Option<u64>) {
-        let &Ack { base, mask, .. } = ack;
-        if base < self.base || base > self.next {
-            return (false, None);
-        }
-        let before = (self.base, self.arrived);
-        self.advance(base - self.base);
-        self.arrived |= mask & self.under_way();
-        self.advance(self.arrived.trailing_ones());
-        self.resend &= !self.arrived;
-        self.repair();
-        let measured = self
-            .timed
-            .filter(|(fragment, _)| *fragment < self.base)
-            .map(|(_, sent)| now.saturating_sub(sent));
-        if measured.is_some() {
-            self.timed = None;
-        }
-        ((self.base, self.arrived) != before, measured)
-    }
-
-    /// Takes note that the whole message has arrived.
-    pub fn finish(&mut self) {
-        *self = Window { base: self.fragments, next: self.fragments, ..Window::new(self.length, self.size) };
-    }
-
-    /// A timeout: everything under way counts as lost; a message that has arrived is probed for.
-    pub fn lost(&mut self) {
-        self.timed = None;
-        if self.arrived_whole() {
-            self.probe = true;
-        } else {
-            self.resend = self.under_way() & !self.arrived;
-            self.repaired = 0;
+    pub fn sent(&mut self, fragment: u32, sequence: u64, now: u64) -> Sent {
+        self.probe = false;
+        match &mut self.board {
+            None => {
+                let again = fragment < self.next;
+                self.next = self.next.max(fragment + 1);
+                Sent { again, more: false }
+            }
+            Some(board) => {
+                let again = fragment < board.next();
+                Sent { again, more: board.sent(fragment, sequence, now) }
+            }
         }
     }
 
-    /// The peer asks again: sends the lowest missing fragment once more.
-    pub fn nudge(&mut self) {
-        if self.next > self.base {
-            self.timed = None;
-            self.resend |= 1;
+    /// Takes an ack, which came in the packet with this sequence.
+    pub fn acknowledge(&mut self, ack: &Ack<'_>, sequence: u64, now: u64, tolerance: Tolerance) -> Progress {
+        let Some(board) = &mut self.board else { return Progress::default() };
+        let progress = board.acknowledge(ack, sequence, now, tolerance);
+        self.arrived = board.base() == self.fragments;
+        progress
+    }
+
+    /// Takes note that the whole message has arrived, or that nobody waits for it any more. Returns how many of its
+    /// packets need not be waited for.
+    #[inline]
+    pub fn finish(&mut self, boards: &mut Boards) -> u32 {
+        (self.arrived, self.probe) = (true, false);
+        self.next = self.fragments;
+        self.board.take().map_or(0, |board| {
+            let outstanding = board.outstanding();
+            boards.put(board);
+            outstanding
+        })
+    }
+
+    /// Whether something under way has been overtaken by what has arrived.
+    pub fn is_behind(&self) -> bool {
+        self.board.as_ref().is_some_and(|board| board.is_behind())
+    }
+
+    /// Nothing new was heard for as long as was to be waited. What was overtaken by then counts as lost; where nothing
+    /// was, one fragment is sent again to hear more (`probed`); where that was not heard of either, all counts as lost.
+    pub fn overdue(&mut self, now: u64, flow: &mut Flow, probed: &mut bool) {
+        let expired = self.board.as_mut().map_or(0, |board| board.expire());
+        if expired > 0 {
+            return flow.on_loss(now, expired);
         }
+        if std::mem::replace(probed, true) && self.is_under_way() {
+            return flow.on_timeout(now, self.give_up());
+        }
+        self.probe();
+    }
+
+    /// Whether the receiver has no room for the message, and has kept nothing of it.
+    pub fn is_turned_away(&self) -> bool {
+        self.board.as_ref().is_some_and(|board| board.base() == 0 && board.is_closed())
+    }
+
+    /// Everything under way counts as lost. Returns how many packets of a long message that were.
+    pub fn give_up(&mut self) -> u32 {
+        self.board.as_mut().map_or(0, |board| board.give_up())
+    }
+
+    /// Has the first missing fragment sent once more, or the first of all where none is missing.
+    pub fn probe(&mut self) {
+        self.probe = self.has_begun();
+    }
+
+    /// Whether anything has been sent.
+    pub fn has_begun(&self) -> bool {
+        match &self.board {
+            Some(board) => board.next() > 0,
+            None => self.next > 0,
+        }
+    }
+
+    /// Whether packets of a long message are under way.
+    pub fn is_under_way(&self) -> bool {
+        self.board.as_ref().is_some_and(|board| board.outstanding() > 0)
     }
 
     /// Whether every fragment has arrived.
     pub fn arrived_whole(&self) -> bool {
-        self.base == self.fragments
+        self.arrived
     }
 
     /// How many fragments there are.
@@ -153,83 +200,63 @@ impl Window {
         let start = fragment * self.size;
         start..self.length.min(start.saturating_add(self.size))
     }
-
-    fn under_way(&self) -> u64 {
-        (1 << (self.next - self.base)) - 1
-    }
-
-    fn advance(&mut self, by: u32) {
-        // At most WINDOW: `next` is never further ahead.
-        self.base += by;
-        self.arrived >>= by;
-        self.resend >>= by;
-        self.repaired >>= by;
-    }
-
-    fn repair(&mut self) {
-        let mut above = self.arrived.count_ones();
-        for bit in 0..WINDOW {
-            if self.arrived & (1 << bit) != 0 {
-                above -= 1;
-            } else if above >= REORDER && self.repaired & (1 << bit) == 0 {
-                self.resend |= 1 << bit;
-                self.repaired |= 1 << bit;
-            }
-            if above < REORDER {
-                break;
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sack::{AckBody, AckHead};
     use proptest::prelude::*;
 
     #[test]
-    fn later_arrivals_repair_a_hole_once() {
-        let mut window = Window::new(1000, 100);
-        while let Some(fragment) = window.due() {
-            window.sent(fragment, 0);
-        }
-        window.acknowledge(&Ack { base: 1, mask: 0b110, ..Ack::default() }, 5);
-        assert_eq!(window.due(), None, "two later ones may be reordering");
-        window.acknowledge(&Ack { base: 1, mask: 0b1110, ..Ack::default() }, 5);
-        assert_eq!(window.due(), Some(1));
-        assert!(window.sent(1, 6));
-        window.acknowledge(&Ack { base: 1, mask: 0b11110, ..Ack::default() }, 7);
-        assert_eq!(window.due(), None, "repaired already");
-        window.lost();
-        assert_eq!(window.due(), Some(1));
-        window.finish();
-        assert!(window.arrived_whole() && window.due().is_none());
-        window.lost();
-        assert_eq!(window.due(), Some(0), "probe");
-        assert!(window.sent(0, 9));
+    fn a_message_of_one_packet_is_sent_once_and_then_only_probed_for() {
+        let mut boards = Boards::default();
+        let mut window = Window::acknowledged(100, 100, 0, &mut boards);
+        assert_eq!((window.due(), window.is_held_back()), (Some(0), false));
+        assert_eq!(window.sent(0, 1, 0), Sent { again: false, more: false });
         assert_eq!(window.due(), None);
+        window.probe();
+        assert_eq!(window.due(), Some(0));
+        assert_eq!(window.sent(0, 2, 0), Sent { again: true, more: false });
+        window.finish(&mut boards);
+        assert_eq!(window.due(), None);
+        window.probe();
+        assert_eq!(window.due(), Some(0));
+    }
+
+    #[test]
+    fn a_probe_of_a_long_message_goes_out_whatever_is_under_way() {
+        let mut boards = Boards::default();
+        let mut window = Window::acknowledged(1000, 100, 0, &mut boards);
+        while let Some(fragment) = window.due() {
+            assert!(window.sent(fragment, 1, 0).more);
+        }
+        let ack = AckBody::from(AckHead { base: 4, limit: 10, ..AckHead::default() });
+        let tolerance = Tolerance { packets: 3, ns: 1000 };
+        assert_eq!(window.acknowledge(&Ack::read(ack.bytes()).unwrap(), 1, 5, tolerance).landed, 4);
+        window.probe();
+        assert_eq!((window.due(), window.is_held_back()), (Some(4), false));
+        assert_eq!(window.sent(4, 2, 6), Sent { again: true, more: false });
+        assert_eq!((window.due(), window.finish(&mut boards)), (None, 6));
+    }
+
+    #[test]
+    fn an_unacknowledged_message_is_sent_once_whole() {
+        let mut window = Window::once(1000, 300);
+        let mut sent = Vec::new();
+        while let Some(fragment) = window.due() {
+            assert!(!window.sent(fragment, 1, 0).again);
+            sent.push(fragment);
+        }
+        assert_eq!((sent, window.is_held_back()), (vec![0, 1, 2, 3], false));
     }
 
     proptest! {
         #[test]
-        fn any_acks_keep_it_sound(length in 0..100_000u32, size in 1..3000u32, acks in proptest::collection::vec((any::<u16>(), any::<u64>(), any::<bool>()), 0..60)) {
-            let mut window = Window::new(length, size);
-            let mut sizes = 0u64;
-            for fragment in 0..window.fragments() {
-                sizes += window.range(fragment).len() as u64;
-            }
+        fn fragments_are_the_message(length in 0..100_000u32, size in 1..3000u32) {
+            let window = Window::once(length, size);
+            let sizes: u64 = (0..window.fragments()).map(|fragment| window.range(fragment).len() as u64).sum();
             prop_assert_eq!(sizes, u64::from(length));
-            for (base, mask, lost) in acks {
-                for _ in 0..10 {
-                    let Some(fragment) = window.due() else { break };
-                    prop_assert!(fragment < window.fragments());
-                    window.sent(fragment, 1);
-                }
-                if lost { window.lost() } else { window.nudge() }
-                let base = u32::from(base) % (window.next + 2);
-                window.acknowledge(&Ack { base, mask, ..Ack::default() }, 2);
-                prop_assert!(window.base <= window.next && window.next <= window.fragments && window.next - window.base <= WINDOW);
-            }
         }
     }
 }

@@ -203,6 +203,8 @@ pub struct Packet<'a> {
     pub flat_padded: &'a [u8],
     /// This fragment's part of the body.
     pub body: &'a [u8],
+    /// It met congestion on its way: its IP header carried ECN's CE. For whoever received the packet to set.
+    pub marked: bool,
 }
 
 impl<'a> Packet<'a> {
@@ -218,7 +220,7 @@ impl<'a> Packet<'a> {
         let flat_padded = cursor.take(header.flat_span()).map_err(|_| Reason::Truncated)?;
         let flat = flat_padded.get(..usize::from(header.flat_len)).ok_or(Reason::Truncated)?;
         let body = cursor.take(cursor.remaining()).map_err(|_| Reason::Truncated)?;
-        Ok(Packet { header, kind, flat, flat_padded, body })
+        Ok(Packet { header, kind, flat, flat_padded, body, marked: false })
     }
 }
 

@@ -575,8 +575,8 @@ impl World {
             let Some(transport) = &host.transport else { continue };
             let held = transport.held();
             assert_eq!(
-                (held.calls, held.sessions, held.reassembly_bytes),
-                (0, 0, 0),
+                (held.calls, held.sessions, held.reassembly_bytes, held.in_flight),
+                (0, 0, 0, 0),
                 "host {number}: {held:?}"
             );
         }

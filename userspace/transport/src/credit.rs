@@ -1,0 +1,203 @@
+//! Room for messages that arrive in several packets: who has it, and who waits for it.
+//!
+//! A sender may send [`crate::window::UNASKED`] packets of a message unasked, and from then on what the receiver's
+//! acks let it. The receiver lets it send only what it has reserved room for, whole messages at a time: so what is
+//! reserved never exceeds what there is, what was begun can be finished, and a message without room waits at its
+//! sender. Room that becomes free goes to who has waited longest.
+
+use crate::outbox::Ready;
+use crate::reassembly::Shape;
+use crate::server::State;
+use crate::session::{End, Session};
+use crate::timers::Owner;
+use crate::transport::Transport;
+use std::collections::VecDeque;
+
+/// Room for messages, in bytes.
+#[derive(Debug)]
+pub(crate) struct Credit {
+    limit: usize,
+    reserved: usize,
+    /// Calls whose responses, and slots whose requests, wait for room. At most once each, which `Claim` sees to.
+    waiting: VecDeque<Ready>,
+    /// Room has become free since it was last given away.
+    freed: bool,
+}
+
+/// A message's place among those that wait for room.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Claim {
+    /// The message, while it waits.
+    pub shape: Option<Shape>,
+    /// Its call or slot is in the queue: perhaps for an earlier message of the same slot, whose place it then takes.
+    pub queued: bool,
+}
+
+/// Whether there is room for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Reserved,
+    /// Not now: others have it.
+    Later,
+    /// Not now: its own session has as much as one may have.
+    LaterInSession,
+    /// Not ever.
+    Never,
+}
+
+impl Credit {
+    /// Room for `limit` bytes, of which one session gets at most half.
+    pub fn new(limit: usize) -> Credit {
+        Credit { limit, reserved: 0, waiting: VecDeque::new(), freed: false }
+    }
+
+    /// Bytes reserved now.
+    pub fn reserved(&self) -> usize {
+        self.reserved
+    }
+
+    /// Reserves room. `session` is what the message's session has reserved.
+    pub fn reserve(&mut self, bytes: usize, session: &mut usize) -> Room {
+        if bytes > self.limit / 2 {
+            return Room::Never;
+        }
+        if *session + bytes > self.limit / 2 {
+            return Room::LaterInSession;
+        }
+        if self.reserved + bytes > self.limit {
+            return Room::Later;
+        }
+        self.reserved += bytes;
+        *session += bytes;
+        Room::Reserved
+    }
+
+    /// Gives room back.
+    pub fn free(&mut self, bytes: usize, session: &mut usize) {
+        self.reserved -= bytes;
+        *session -= bytes;
+        self.freed = true;
+    }
+
+    /// Whether anybody waits. Who comes later does not get ahead.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Puts a message into the queue.
+    pub fn wait(&mut self, claim: &mut Claim, shape: Shape, who: Ready) {
+        claim.shape = Some(shape);
+        if !std::mem::replace(&mut claim.queued, true) {
+            self.waiting.push_back(who);
+        }
+    }
+
+    /// Forgets a call made that is over.
+    pub fn forget_call(&mut self, call: u64) {
+        self.waiting.retain(|ready| !matches!(ready, Ready::Call(key) if *key == call));
+    }
+
+    /// Forgets the calls received on a session that is gone.
+    pub fn forget(&mut self, session: u32) {
+        self.waiting.retain(|ready| !matches!(ready, Ready::Slot(index, _) if *index == session));
+    }
+}
+
+impl Transport {
+    /// Gives room that has become free to those that wait for it.
+    pub(crate) fn grant(&mut self, now: u64) {
+        if !std::mem::take(&mut self.pool.credit.freed) {
+            return;
+        }
+        let mut place = 0;
+        while let Some(&who) = self.pool.credit.waiting.get(place) {
+            let room = match who {
+                Ready::Slot(index, slot) => self.grant_request(now, index, slot),
+                Ready::Call(key) => self.grant_response(now, key),
+                _ => None,
+            };
+            match room {
+                Some(Room::Later) => return,
+                Some(Room::LaterInSession) => place += 1,
+                Some(Room::Reserved | Room::Never) | None => {
+                    self.pool.credit.waiting.remove(place);
+                }
+            }
+        }
+    }
+
+    /// Opens a request that waits for room. `None`: it does not, any more.
+    fn grant_request(&mut self, now: u64, index: u32, slot: u8) -> Option<Room> {
+        let Some(Session { reassembling, end: End::Server(server), .. }) = self.table.get_mut(index) else {
+            return None;
+        };
+        let state = server.slots.get_mut(usize::from(slot))?;
+        let shape = state.claim.shape.filter(|_| state.state == State::Waiting);
+        let opened = shape.map(|shape| self.pool.open(shape, reassembling, now));
+        match opened {
+            Some(Err(room @ (Room::Later | Room::LaterInSession))) => return Some(room),
+            Some(Ok(assembly)) => {
+                state.state = State::Assembling;
+                state.request = Some(assembly);
+                state.ack_due = true;
+                let owner = Owner::Slot(index, slot);
+                let timer = *state.timer.get_or_insert_with(|| self.timers.create(owner));
+                self.timers.set(timer, now.saturating_add(self.config.dead_ns));
+                if !std::mem::replace(&mut state.ready, true) {
+                    self.outbox.push(Ready::Slot(index, slot));
+                }
+            }
+            Some(Err(_)) | None => {}
+        }
+        state.claim = Claim::default();
+        None
+    }
+
+    /// Opens a response that waits for room. `None`: it does not, any more.
+    fn grant_response(&mut self, now: u64, key: u64) -> Option<Room> {
+        let call = self.calls.get_mut(key)?;
+        let session = self.table.get_mut(call.session()?)?;
+        let flight = call.flight.as_deref_mut()?;
+        if let Some(shape) = flight.claim.shape {
+            match self.pool.open(shape, &mut session.reassembling, now) {
+                Ok(assembly) => call.response = Some(assembly),
+                Err(room) => return Some(room),
+            }
+            flight.ack_due = true;
+        }
+        flight.claim = Claim::default();
+        self.make_ready(key);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_reserved_than_there_is_and_a_session_has_its_share() {
+        let mut credit = Credit::new(1000);
+        let (mut a, mut b, mut c) = (0, 0, 0);
+        assert_eq!(credit.reserve(501, &mut a), Room::Never);
+        assert_eq!(credit.reserve(400, &mut a), Room::Reserved);
+        assert_eq!(credit.reserve(101, &mut a), Room::LaterInSession);
+        assert_eq!(credit.reserve(500, &mut b), Room::Reserved);
+        assert_eq!(credit.reserve(101, &mut c), Room::Later);
+        credit.free(400, &mut a);
+        assert_eq!((credit.reserve(101, &mut c), credit.reserved(), a), (Room::Reserved, 601, 0));
+    }
+
+    #[test]
+    fn whoever_waits_is_in_the_queue_once() {
+        let mut credit = Credit::new(1000);
+        let mut claim = Claim::default();
+        let shape = Shape { message_len: 10, fragments: 2, size: 5 };
+        for _ in 0..3 {
+            credit.wait(&mut claim, shape, Ready::Slot(1, 2));
+        }
+        assert_eq!(credit.waiting.len(), 1);
+        credit.forget(1);
+        assert!(!credit.has_waiting());
+    }
+}

@@ -1,0 +1,231 @@
+//! What one end sends on a session, taken together: how much of it the network holds, and what waits for it to take
+//! more. All messages and streams of a session share one flow, because they share the path.
+//!
+//! Only packets of messages in several fragments are counted and held back. A call or reply of one packet is charged
+//! to the pacer where the network is congested, but never waits: there are at most as many as call slots, and nothing
+//! but the answer tells when it has left the network.
+
+use crate::congestion::Congestion;
+use crate::outbox::Ready;
+use crate::pacing::Pacer;
+use crate::rtt::RoundTrip;
+use crate::scoreboard::{Progress, Tolerance};
+use crate::session::End;
+use crate::timers::Owner;
+use crate::transport::Transport;
+use std::collections::VecDeque;
+
+/// Packets of a message that may have to arrive before an earlier one counts as lost. A path that reorders more teaches
+/// more, up to what the receiver's replay check lets through.
+const REORDER_MIN: u32 = 3;
+const REORDER_MAX: u32 = 64;
+/// The shortest time to wait for a packet that others have overtaken, in ns.
+const REORDER_NS: u64 = 20_000;
+/// Assumed before anything was measured, in ns.
+const UNKNOWN_NS: u64 = 1_000_000;
+
+/// Whether a packet may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Now,
+    /// When something has arrived.
+    AfterAck,
+    /// At this time.
+    At(u64),
+}
+
+/// All packets from one end of a session to the other.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    /// Of the network alone: neither handlers' time nor the receiver's is in it.
+    pub round_trip: RoundTrip,
+    congestion: Congestion,
+    pacer: Pacer,
+    in_flight: u32,
+    reorder: u32,
+    /// When something last arrived or was sent with nothing under way.
+    active_at: u64,
+    /// What waits for the network, in order. Each is in the outbox or in here.
+    parked: VecDeque<Ready>,
+}
+
+impl Flow {
+    /// A flow on a path nothing is known of.
+    pub fn new(queue_ns: u64, now: u64) -> Flow {
+        Flow {
+            round_trip: RoundTrip::default(),
+            congestion: Congestion::new(queue_ns),
+            pacer: Pacer::default(),
+            in_flight: 0,
+            reorder: REORDER_MIN,
+            active_at: now,
+            parked: VecDeque::new(),
+        }
+    }
+
+    /// Whether the network takes one more packet of a long message.
+    #[inline]
+    pub fn admits(&mut self, now: u64) -> Admission {
+        if self.in_flight == 0 {
+            self.congestion.resume(now, now.saturating_sub(self.active_at));
+        }
+        let window = self.congestion.window();
+        if f64::from(self.in_flight) >= window.max(1.0) {
+            self.congestion.held_back();
+            return Admission::AfterAck;
+        }
+        if !self.congestion.is_congested(now) && window >= 1.0 {
+            return Admission::Now;
+        }
+        match self.pacer.admits(now, self.distance(), window) {
+            Ok(()) => Admission::Now,
+            Err(at) => {
+                self.congestion.held_back();
+                Admission::At(at)
+            }
+        }
+    }
+
+    /// A packet of a long message has left; `more`: it is one more in the network.
+    #[inline]
+    pub fn sent(&mut self, now: u64, more: bool) {
+        if self.in_flight == 0 {
+            self.active_at = now;
+        }
+        self.in_flight += u32::from(more);
+        self.charge(now);
+    }
+
+    /// A packet of any kind has left.
+    #[inline]
+    pub fn charge(&mut self, now: u64) {
+        if self.congestion.is_congested(now) {
+            self.pacer.charge(now, self.distance(), self.congestion.window());
+        }
+    }
+
+    /// The time between two packets: a window's worth in a round trip. A quarter faster than that, so that it is
+    /// the window that limits, where there is one worth the name.
+    fn distance(&self) -> u64 {
+        let window = self.congestion.window();
+        let gain = if window >= 4.0 { 1.25 } else { 1.0 };
+        (self.smoothed() as f64 / (window * gain)) as u64
+    }
+
+    /// Takes what an ack of one of the flow's messages has brought.
+    pub fn on_ack(&mut self, now: u64, progress: &Progress) {
+        self.in_flight -= progress.landed + progress.lost;
+        if let Some(round_trip) = progress.round_trip {
+            self.round_trip.sample(round_trip);
+        }
+        if progress.arrived > 0 {
+            self.active_at = now;
+        }
+        if progress.late > 0 {
+            self.reorder = (self.reorder * 2).min(REORDER_MAX);
+        }
+        self.congestion.on_ack(now, progress, self.smoothed());
+    }
+
+    /// So many packets count as lost without an ack that says so.
+    pub fn on_loss(&mut self, now: u64, lost: u32) {
+        self.on_ack(now, &Progress { lost, ..Progress::default() });
+    }
+
+    /// Nothing was heard of a message for so long that what was under way of it, `given_up` packets, is gone.
+    pub fn on_timeout(&mut self, now: u64, given_up: u32) {
+        self.in_flight -= given_up;
+        // Where other messages' packets arrive it is not the network that has stopped.
+        if given_up > 0 && now.saturating_sub(self.active_at) > 2 * self.smoothed() {
+            self.congestion.on_timeout(now, self.smoothed());
+        }
+    }
+
+    /// So many packets are no longer waited for: their message is over, or they count as lost.
+    #[inline]
+    pub fn release(&mut self, packets: u32) {
+        self.in_flight -= packets;
+    }
+
+    /// When an overtaken packet of the flow counts as lost.
+    pub fn tolerance(&self) -> Tolerance {
+        let ns = (self.smoothed() / 4).max(REORDER_NS) * u64::from(self.reorder / REORDER_MIN);
+        Tolerance { packets: self.reorder, ns }
+    }
+
+    fn smoothed(&self) -> u64 {
+        match self.round_trip.smoothed() {
+            0 => UNKNOWN_NS,
+            smoothed => smoothed,
+        }
+    }
+
+    /// Keeps something that is not admitted.
+    pub fn park(&mut self, ready: Ready) {
+        self.parked.push_back(ready);
+    }
+
+    /// How many packets the network takes now, where any wait.
+    fn room(&mut self, now: u64) -> Result<u32, Admission> {
+        match self.admits(now) {
+            Admission::Now => Ok((self.congestion.window() as u32).saturating_sub(self.in_flight).max(1)),
+            held_back => Err(held_back),
+        }
+    }
+
+    /// Nobody waits for a call any more that waits here.
+    pub fn forget(&mut self, call: u64) {
+        self.parked.retain(|ready| !matches!(ready, Ready::Call(key) if *key == call));
+    }
+
+    /// Packets in the network.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+}
+
+impl Transport {
+    /// Something of a session's flow was held back: wakes it up where no ack will.
+    pub(crate) fn wait_for_flow(&mut self, index: u32, held_back: Admission) {
+        let Admission::At(at) = held_back else { return };
+        let Some(session) = self.table.get_mut(index) else { return };
+        let timer = *session.flow_timer.get_or_insert_with(|| self.timers.create(Owner::Flow(index)));
+        self.timers.set(timer, at);
+    }
+
+    /// Lets go of what a session's flow has held back, as much as the network takes now. Whoever was let go calls this
+    /// once it has nothing more to send, so that its turn is not lost.
+    #[inline]
+    pub(crate) fn unpark(&mut self, now: u64, index: u32) {
+        let Some(session) = self.table.get_mut(index) else { return };
+        if session.flow.parked.is_empty() {
+            return;
+        }
+        let mut room = match session.flow.room(now) {
+            Ok(room) => room,
+            Err(held_back) => return self.wait_for_flow(index, held_back),
+        };
+        while room > 0
+            && let Some(ready) = session.flow.parked.pop_front()
+        {
+            let queued = match ready {
+                Ready::Call(key) => self.calls.get_mut(key).and_then(|call| {
+                    call.flight.as_mut()?.parked = false;
+                    Some(&mut call.ready)
+                }),
+                Ready::Slot(_, slot) => match &mut session.end {
+                    End::Server(server) => server.slots.get_mut(usize::from(slot)).map(|slot| {
+                        slot.parked = false;
+                        &mut slot.ready
+                    }),
+                    End::Client(_) => None,
+                },
+                _ => None,
+            };
+            if queued.is_some_and(|queued| !std::mem::replace(queued, true)) {
+                self.outbox.push(ready);
+                room -= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! The sending side's record of many packets under way: which have arrived, which count as lost, which to send next.
+//!
+//! Loss is told as RACK tells it: a packet is lost when others that were sent well after it have arrived, well after
+//! being counted in packets or in time. It does not matter whether it had been sent once or often, so a lost
+//! retransmission is noticed like any other. Whether the network takes a packet now is not asked here but in `flow`.
+//!
+//! Nothing here knows what a packet's index counts: fragments of a message, or packets of a stream.
+
+use crate::sack::{Ack, Bits, SPAN, WORDS, below};
+
+/// What is known of a packet's last transmission.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    at: u64,
+    /// The low half of the packet's sequence: what an ack echoes.
+    sequence: u32,
+    /// How many transmissions of the message came before it.
+    order: u32,
+}
+
+/// When a packet that others have overtaken counts as lost. Learned per path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tolerance {
+    /// So many transmissions later one has arrived.
+    pub packets: u32,
+    /// One that was sent so much later has arrived, in ns.
+    pub ns: u64,
+}
+
+/// What an ack has brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// It said something that was not known: more has arrived, or more may be sent.
+    pub news: bool,
+    /// Packets that have arrived.
+    pub arrived: u32,
+    /// Those of them that were under way, as opposed to given up as lost.
+    pub landed: u32,
+    /// Packets now given up as lost.
+    pub lost: u32,
+    /// Packets given up as lost that had only been late.
+    pub late: u32,
+    /// Packets that met congestion.
+    pub marked: u32,
+    /// The round trip of the echoed packet, without the time the receiver held it, in ns.
+    pub round_trip: Option<u64>,
+}
+
+/// The record. One is made for messages of several packets only, and reused.
+#[derive(Debug, Default)]
+pub(crate) struct Scoreboard {
+    /// Everything below has arrived.
+    base: u32,
+    /// The lowest index never sent.
+    next: u32,
+    /// What the receiver lets us send lies below.
+    limit: u32,
+    /// What the method's transport lets us have under way.
+    most: u32,
+    arrived: Bits,
+    lost: Bits,
+    lost_count: u32,
+    /// Packets sent that have neither arrived nor been given up.
+    outstanding: u32,
+    /// One past the highest index that has arrived.
+    top: u32,
+    /// By index, modulo its length.
+    sent: Vec<Sent>,
+    orders: u32,
+    /// The latest transmission known to have arrived.
+    newest: Sent,
+    /// The sequence of the latest ack.
+    told: u64,
+    marked: u32,
+}
+
+impl Scoreboard {
+    /// Forgets everything, for a message of `total` packets of which the first `limit` may be sent unasked and at most
+    /// `most` be under way (0: no limit).
+    pub fn reset(&mut self, total: u32, limit: u32, most: u32) {
+        let room = total.clamp(1, SPAN).next_power_of_two() as usize;
+        let mut sent = std::mem::take(&mut self.sent);
+        sent.clear();
+        sent.resize(room, Sent::default());
+        let most = if most == 0 { u32::MAX } else { most };
+        *self = Scoreboard { limit, most, sent, ..Scoreboard::default() };
+    }
+
+    /// The index to send now, if any, of `total`.
+    #[inline]
+    pub fn due(&mut self, total: u32) -> Option<u32> {
+        if self.outstanding >= self.most {
+            return None;
+        }
+        if self.lost_count > 0 {
+            return self.first_lost().filter(|index| *index < self.limit);
+        }
+        let room = (self.base / 64 + WORDS as u32) * 64;
+        (self.next < self.limit.min(room).min(total)).then_some(self.next)
+    }
+
+    fn first_lost(&mut self) -> Option<u32> {
+        (self.base / 64..=self.next / 64).find_map(|word| {
+            let bits = *self.lost.word(word);
+            (bits != 0).then(|| word * 64 + bits.trailing_zeros())
+        })
+    }
+
+    /// Takes note of a transmission of the index from [`Scoreboard::due`], or of one that was sent before. True if it
+    /// had not been under way: one more packet is in the network.
+    pub fn sent(&mut self, index: u32, sequence: u64, now: u64) -> bool {
+        self.orders += 1;
+        let at = index as usize & (self.sent.len() - 1);
+        self.sent[at] = Sent { at: now, sequence: sequence as u32, order: self.orders };
+        let more = if index == self.next {
+            self.next += 1;
+            true
+        } else if self.lost.contains(index) {
+            self.lost.remove(index);
+            self.lost_count -= 1;
+            true
+        } else {
+            false
+        };
+        self.outstanding += u32::from(more);
+        more
+    }
+
+    /// Takes an ack, which came in the packet with this sequence.
+    pub fn acknowledge(&mut self, ack: &Ack<'_>, sequence: u64, now: u64, tolerance: Tolerance) -> Progress {
+        let mut progress = Progress::default();
+        let head = &ack.head;
+        if head.base > self.next {
+            return progress; // of something that was never sent
+        }
+        if sequence >= self.told {
+            self.told = sequence;
+            progress.news = head.limit > self.limit;
+            self.limit = head.limit;
+        }
+        let marked = head.marked.wrapping_sub(self.marked);
+        if marked < u32::MAX / 2 {
+            (self.marked, progress.marked) = (head.marked, marked);
+        }
+        let echoed = self.echoed(head.echo_index, head.echo_sequence);
+        let mut word = self.base / 64;
+        while word * 64 < self.next {
+            self.take(word, ack.word(word), &mut progress);
+            word += 1;
+        }
+        if echoed.is_some() && progress.arrived > 0 && self.has_arrived(head.echo_index) {
+            let held = u64::from(head.hold_ns);
+            progress.round_trip = echoed.and_then(|sent| now.saturating_sub(sent).checked_sub(held));
+        }
+        progress.news |= progress.arrived > 0;
+        self.advance();
+        progress.lost = self
+            .overtaken(tolerance.packets, |newest, sent| sent.at.saturating_add(tolerance.ns) <= newest.at);
+        progress
+    }
+
+    /// When the echoed packet was sent, if it is the last transmission of its index and was not known to have arrived.
+    fn echoed(&self, index: u32, sequence: u32) -> Option<u64> {
+        if !(self.base..self.next).contains(&index) || self.arrived.contains(index) {
+            return None;
+        }
+        let sent = self.sent[index as usize & (self.sent.len() - 1)];
+        (sent.sequence == sequence).then_some(sent.at)
+    }
+
+    fn has_arrived(&self, index: u32) -> bool {
+        index < self.base || self.arrived.contains(index)
+    }
+
+    /// Takes what an ack says of 64 indices.
+    fn take(&mut self, word: u32, told: u64, progress: &mut Progress) {
+        let start = word * 64;
+        let mut span = u64::MAX;
+        if self.next - start < 64 {
+            span &= below(self.next - start);
+        }
+        if self.base > start {
+            span &= !below(self.base - start);
+        }
+        let new = told & span & !*self.arrived.word(word);
+        if new == 0 {
+            return;
+        }
+        let late = (new & *self.lost.word(word)).count_ones();
+        *self.arrived.word(word) |= new;
+        *self.lost.word(word) &= !new;
+        self.lost_count -= late;
+        self.outstanding -= new.count_ones() - late;
+        progress.arrived += new.count_ones();
+        progress.landed += new.count_ones() - late;
+        progress.late += late;
+        self.top = self.top.max(start + 64 - new.leading_zeros());
+        let mut bits = new;
+        while bits != 0 {
+            let sent = self.sent[(start + bits.trailing_zeros()) as usize & (self.sent.len() - 1)];
+            if sent.order > self.newest.order {
+                self.newest = sent;
+            }
+            bits &= bits - 1;
+        }
+    }
+
+    fn advance(&mut self) {
+        self.base = self.arrived.advance(self.base, self.next);
+    }
+
+    /// Gives up packets that so many transmissions, or `long` after which, one was sent that has arrived.
+    fn overtaken(&mut self, packets: u32, long: impl Fn(&Sent, &Sent) -> bool) -> u32 {
+        let newest = self.newest;
+        let mut given_up = 0;
+        let mut word = self.base / 64;
+        while word * 64 < self.top {
+            let mut open = self.under_way(word);
+            while open != 0 {
+                let index = word * 64 + open.trailing_zeros();
+                let sent = self.sent[index as usize & (self.sent.len() - 1)];
+                let after = newest.order.saturating_sub(sent.order);
+                if after >= packets || (after > 0 && long(&newest, &sent)) {
+                    self.lost.insert(index);
+                    given_up += 1;
+                }
+                open &= open - 1;
+            }
+            word += 1;
+        }
+        self.lost_count += given_up;
+        self.outstanding -= given_up;
+        given_up
+    }
+
+    /// The packets of 64 that are under way.
+    fn under_way(&mut self, word: u32) -> u64 {
+        let start = word * 64;
+        let mut open = !*self.arrived.word(word) & !*self.lost.word(word);
+        if self.next - start < 64 {
+            open &= below(self.next - start);
+        }
+        if self.base > start {
+            open &= !below(self.base - start);
+        }
+        open
+    }
+
+    /// Whether something under way has been overtaken by what has arrived, so that it is late or lost.
+    pub fn is_behind(&self) -> bool {
+        self.top > self.base && self.outstanding > 0
+    }
+
+    /// Time has passed since the last ack: whatever was overtaken counts as lost. Returns how many.
+    pub fn expire(&mut self) -> u32 {
+        self.overtaken(1, |_, _| true)
+    }
+
+    /// Gives up everything under way. Returns how many packets that were.
+    pub fn give_up(&mut self) -> u32 {
+        let given_up = self.outstanding;
+        let mut word = self.base / 64;
+        while word * 64 < self.next {
+            let open = self.under_way(word);
+            *self.lost.word(word) |= open;
+            word += 1;
+        }
+        self.lost_count += given_up;
+        self.outstanding = 0;
+        given_up
+    }
+
+    /// Everything below has arrived.
+    pub fn base(&self) -> u32 {
+        self.base
+    }
+
+    /// The lowest index never sent.
+    pub fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// Whether the receiver takes nothing more for now.
+    pub fn is_closed(&self) -> bool {
+        self.limit <= self.base
+    }
+
+    /// Packets sent that have neither arrived nor been given up.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sack::{AckBody, AckHead, Arrivals};
+    use proptest::prelude::*;
+
+    const PATIENT: Tolerance = Tolerance { packets: 3, ns: u64::MAX / 2 };
+
+    fn sent(total: u32) -> Scoreboard {
+        let mut board = Scoreboard::default();
+        board.reset(total, u32::MAX, 0);
+        while let Some(index) = board.due(total) {
+            board.sent(index, 100 + u64::from(index), u64::from(index) * 10);
+        }
+        board
+    }
+
+    fn arrived(indices: &[u32]) -> AckBody {
+        let mut arrivals = Arrivals::default();
+        for &index in indices {
+            arrivals.note(index, 100 + u64::from(index), false, 0);
+        }
+        arrivals.ack(u32::MAX, 0)
+    }
+
+    fn tell(board: &mut Scoreboard, indices: &[u32], now: u64, tolerance: Tolerance) -> Progress {
+        let body = arrived(indices);
+        board.acknowledge(&Ack::read(body.bytes()).unwrap(), now, now, tolerance)
+    }
+
+    #[test]
+    fn three_later_arrivals_tell_a_loss_and_two_do_not() {
+        let mut board = sent(10);
+        assert_eq!(tell(&mut board, &[0, 2, 3], 500, PATIENT).lost, 0);
+        assert_eq!(board.due(10), None);
+        let progress = tell(&mut board, &[0, 2, 3, 4], 510, PATIENT);
+        assert_eq!((progress.lost, progress.arrived, board.due(10)), (1, 1, Some(1)));
+        assert!(board.sent(1, 110, 520));
+        assert_eq!(board.due(10), None);
+        assert_eq!(
+            tell(&mut board, &[0, 2, 3, 4, 5, 6, 7, 8, 9], 530, PATIENT).lost,
+            0,
+            "1 was sent after all of them"
+        );
+        assert_eq!((board.outstanding(), board.is_behind()), (1, true));
+        assert_eq!((board.expire(), board.due(10)), (0, None), "nothing sent after it has arrived");
+        assert_eq!((board.give_up(), board.due(10)), (1, Some(1)));
+    }
+
+    #[test]
+    fn a_lost_retransmission_is_told_by_what_was_sent_after_it() {
+        let mut board = Scoreboard::default();
+        board.reset(20, u32::MAX, 0);
+        let send = |board: &mut Scoreboard, count| {
+            for _ in 0..count {
+                if let Some(index) = board.due(20) {
+                    board.sent(index, 0, 0);
+                }
+            }
+        };
+        send(&mut board, 5);
+        tell(&mut board, &[1, 2, 3], 1, PATIENT);
+        send(&mut board, 5); // 0 again, then 5 to 8
+        assert_eq!(tell(&mut board, &[1, 2, 3, 4, 5, 6], 2, PATIENT).lost, 0);
+        assert_eq!(tell(&mut board, &[1, 2, 3, 4, 5, 6, 7], 3, PATIENT).lost, 1);
+        assert_eq!(board.due(20), Some(0));
+    }
+
+    #[test]
+    fn time_tells_a_loss_too() {
+        let mut board = sent(10);
+        let hasty = Tolerance { packets: 100, ns: 25 };
+        assert_eq!(tell(&mut board, &[1, 2], 500, hasty).lost, 0);
+        assert_eq!(tell(&mut board, &[1, 2, 3], 500, hasty).lost, 1, "sent 30 ns after the missing one");
+        assert_eq!(tell(&mut board, &[0, 1, 2, 3], 510, hasty).late, 1, "it had only been late");
+        assert_eq!((board.due(10), board.outstanding()), (None, 6));
+    }
+
+    #[test]
+    fn the_echo_measures_the_round_trip_without_the_receivers_time() {
+        let mut board = sent(10);
+        let ack = |base, echo_index, echo_sequence, hold_ns| {
+            AckBody::from(AckHead { base, limit: 10, echo_index, echo_sequence, hold_ns, marked: 0 })
+        };
+        let mut take = |body: AckBody, now| {
+            board.acknowledge(&Ack::read(body.bytes()).unwrap(), now, now, PATIENT).round_trip
+        };
+        assert_eq!(take(ack(2, 1, 101, 100), 400), Some(400 - 10 - 100));
+        assert_eq!(take(ack(3, 2, 999, 100), 400), None, "of another transmission");
+        assert_eq!(take(ack(4, 3, 103, 1000), 400), None, "held for longer than it was away");
+        assert_eq!(take(ack(4, 3, 103, 0), 400), None, "said before");
+    }
+
+    #[test]
+    fn no_more_is_under_way_than_the_method_lets() {
+        let mut board = Scoreboard::default();
+        board.reset(100, 64, 3);
+        for index in 0..3 {
+            board.sent(index, 1, 1);
+        }
+        assert_eq!(board.due(100), None);
+        tell(&mut board, &[0], 5, PATIENT);
+        assert_eq!(board.due(100), Some(3));
+    }
+
+    #[test]
+    fn a_receiver_without_room_stops_the_sender() {
+        let mut board = Scoreboard::default();
+        board.reset(100, 4, 0);
+        for index in 0..4 {
+            assert_eq!(board.due(100), Some(index));
+            board.sent(index, 1, 1);
+        }
+        assert_eq!(board.due(100), None);
+        let more = AckBody::from(AckHead { base: 4, limit: 6, ..AckHead::default() });
+        assert!(board.acknowledge(&Ack::read(more.bytes()).unwrap(), 5, 5, PATIENT).news);
+        assert_eq!(board.due(100), Some(4));
+        let older = AckBody::from(AckHead { base: 4, limit: 4, ..AckHead::default() });
+        board.acknowledge(&Ack::read(older.bytes()).unwrap(), 4, 5, PATIENT);
+        assert_eq!(board.due(100), Some(4), "an ack that was overtaken changes nothing");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_is_lost_everything_arrives_and_counts_agree(total in 1..4000u32, seed in any::<u64>()) {
+            let mut board = Scoreboard::default();
+            board.reset(total, 16, 0);
+            let mut arrivals = Arrivals::default();
+            let (mut sequence, mut in_network) = (0, 0);
+            let mut random = seed;
+            let mut choice = |of: u64| {
+                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                (random >> 33) % of
+            };
+            let tolerance = Tolerance { packets: 3, ns: 1000 };
+            for round in 0..100_000u64 {
+                if board.base() == total { break }
+                let burst = 1 + choice(800);
+                for _ in 0..burst {
+                    let Some(index) = board.due(total) else { break };
+                    sequence += 1;
+                    prop_assert!(index < total);
+                    in_network += u32::from(board.sent(index, sequence, round * 100));
+                    if choice(3) != 0 {
+                        prop_assert_ne!(arrivals.judge(index), crate::sack::Arrival::TooFar);
+                        arrivals.note(index, sequence, false, round * 100);
+                    }
+                }
+                if choice(4) != 0 {
+                    let body = arrivals.ack(total, round * 100 + 50);
+                    let progress = board.acknowledge(&Ack::read(body.bytes()).unwrap(), round + 1, round * 100 + 60, tolerance);
+                    in_network -= progress.landed + progress.lost;
+                } else if choice(2) == 0 {
+                    in_network -= board.expire();
+                } else {
+                    in_network -= board.give_up();
+                }
+                prop_assert_eq!(in_network, board.outstanding());
+            }
+            prop_assert_eq!(board.base(), total);
+            prop_assert_eq!(arrivals.base(), total);
+        }
+
+        #[test]
+        fn no_ack_whatever_it_says_confuses_it(total in 1..3000u32, acks in proptest::collection::vec((any::<[u32; 6]>(), any::<[u64; 6]>(), 0..7usize, any::<bool>()), 0..60)) {
+            let mut board = Scoreboard::default();
+            board.reset(total, 64, 0);
+            for (number, (head, words, count, near)) in acks.into_iter().enumerate() {
+                for _ in 0..40 {
+                    let Some(index) = board.due(total) else { break };
+                    prop_assert!(index < total);
+                    board.sent(index, number as u64, number as u64);
+                }
+                let [base, limit, echo_index, echo_sequence, hold_ns, marked] = head;
+                let base = if near { base % (board.next() + 2) } else { base };
+                let mut bytes = zerocopy::IntoBytes::as_bytes(&AckHead { base, limit, echo_index, echo_sequence, hold_ns, marked }).to_vec();
+                bytes.extend(words[..count.min(6)].iter().flat_map(|word| word.to_le_bytes()));
+                board.acknowledge(&Ack::read(&bytes).unwrap(), number as u64, number as u64, Tolerance { packets: 3, ns: 5 });
+                prop_assert!(board.base() <= board.next() && board.next() <= total && board.next() - board.base() <= SPAN);
+                prop_assert!(board.outstanding() <= board.next() - board.base());
+            }
+        }
+    }
+}
