@@ -188,8 +188,10 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         let Engine { nic, transport, core, transmitted, .. } = self;
         let before = *transmitted;
         transport.transmit(now, &mut |packet: Transmit<'_>| {
-            let Transmit { to, header, flat, body } = &packet;
-            let fill = &mut |frame: &mut [u8]| marshal(frame, header, flat, body, core);
+            let to = &packet.to;
+            let fill = &mut |frame: &mut [u8]| {
+                packet.write(frame, |token, at, out| core.copy_body(token, at, out));
+            };
             match nic.transmit(to, packet.payload_len(), fill) {
                 // A peer whose MAC address is being looked up is a peer whose packet got lost: it will be sent again.
                 Ok(()) | Err(TxError::Unreachable) => {
@@ -347,19 +349,6 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             client_policy: client_gate.generation,
             waiting: Status::waiting_name(config.waiting),
         }
-    }
-}
-
-/// Writes one packet into its frame.
-fn marshal<D: Driver>(frame: &mut [u8], header: &Header, flat: &[u8], body: &Body<'_>, core: &Core<D>) {
-    let (head, rest) = frame.split_at_mut(HEADER_LEN);
-    head.copy_from_slice(header.as_bytes());
-    let (block, rest) = rest.split_at_mut(flat.len());
-    block.copy_from_slice(flat);
-    match body {
-        Body::Empty => {}
-        Body::Inline(bytes) => rest.copy_from_slice(bytes),
-        Body::Source { token, range } => core.copy_body(*token, range.start, rest),
     }
 }
 

@@ -204,7 +204,7 @@ impl Transport {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let mut header = Header { flags: FLAG_RENEW, ..Header::new(Kind::Close) };
         session.signer.sign(&mut header, &[]);
-        out(Transmit { to: session.peer, header: &header, flat: &[], body: Body::Empty })?;
+        out(Transmit::bare(session.peer, &header))?;
         session.signer.sent();
         if let Some(server) = session.server() {
             server.renewing = false;

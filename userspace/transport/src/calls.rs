@@ -4,6 +4,7 @@
 //! unreliable one until its last packet has left: from then on a [`Call`] is all there is of it.
 
 use crate::credit::Claim;
+use crate::extension::order_len;
 use crate::reassembly::Assembly;
 use crate::timers::{Owner, TimerId, Timers};
 use crate::window::{Boards, Window};
@@ -111,9 +112,10 @@ impl Call {
         self.place = Place::Open { session, id };
         self.spec = spec;
         if let Some(flight) = &mut self.flight {
+            let length = self.body_len + order_len(&spec);
             flight.window = match spec.is_reliable() {
-                true => Window::acknowledged(self.body_len, room, spec.window, boards),
-                false => Window::once(self.body_len, room),
+                true => Window::acknowledged(length, room, spec.window, boards),
+                false => Window::once(length, room),
             };
         }
     }

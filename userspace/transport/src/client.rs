@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::connect::Handshake;
 use crate::credit::Room;
 use crate::event::*;
+use crate::extension::{Order, message_len, order_len};
 use crate::flow::Admission;
 use crate::outbox::Ready;
 use crate::reassembly::{Assembly, Shape};
@@ -15,6 +16,7 @@ use tollfree_wire::header::{
     CALL_SLOTS, FLAG_CANCEL, FLAG_ENGINE, FLAG_OF_RESPONSE, FLAG_WORKING, HEADER_LEN, Header,
 };
 use tollfree_wire::{Code, Kind, Packet, Reason};
+use zerocopy::IntoBytes;
 
 /// The client's end of a session.
 pub(crate) struct Client {
@@ -25,13 +27,26 @@ pub(crate) struct Client {
     pub closing: bool,
     /// The server is to hear of its end.
     pub goodbye: bool,
-    /// Per slot used so far: the last call id given out and, while it is open, the call's key.
-    slots: Vec<(u64, Option<u64>)>,
+    /// Up to the highest slot used so far.
+    slots: Vec<Slot>,
     /// A bit per slot without a call.
     free: [u64; CALL_SLOTS / 64],
     open: usize,
     used_at: u64,
     idle_ns: u64,
+    /// The number of the next call of an ordered method.
+    next_order: u32,
+}
+
+/// A place for a call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Slot {
+    /// The last call id given out.
+    last: u64,
+    /// The call's, while it is open.
+    pub key: Option<u64>,
+    /// Its number, while it is open and its method ordered.
+    pub order: Option<u32>,
 }
 
 impl Client {
@@ -48,6 +63,7 @@ impl Client {
             open: 0,
             used_at: now,
             idle_ns: 0,
+            next_order: 0,
         }
     }
 
@@ -78,23 +94,36 @@ impl Client {
 
     /// Their keys. Allocates.
     pub fn keys(&self) -> Vec<u64> {
-        self.slots.iter().filter_map(|(_, key)| *key).collect()
+        self.slots.iter().filter_map(|slot| slot.key).collect()
+    }
+
+    /// The slots used so far.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter()
+    }
+
+    /// The lowest number of an open call; the next one's if there is none.
+    pub fn floor(&self) -> u32 {
+        let age = |slot: &Slot| slot.order.map(|order| self.next_order.wrapping_sub(order));
+        self.next_order.wrapping_sub(self.slots.iter().filter_map(age).max().unwrap_or(0))
     }
 
     /// Gives a call the lowest free slot, and the id it has there. Low slots first: they are what both ends have
     /// memory for already.
     #[inline]
-    pub fn take_slot(&mut self, key: u64, now: u64) -> Option<u64> {
+    pub fn take_slot(&mut self, key: u64, ordered: bool, now: u64) -> Option<u64> {
         let word = self.free.iter().position(|bits| *bits != 0)?;
         let bit = self.free[word].trailing_zeros() as usize;
         let slot = word * 64 + bit;
         self.free[word] &= !(1 << bit);
         if slot >= self.slots.len() {
-            self.slots.resize(slot + 1, (0, None));
+            self.slots.resize(slot + 1, Slot::default());
         }
-        let (last, holder) = &mut self.slots[slot];
+        let Slot { last, key: holder, order } = &mut self.slots[slot];
         *last = if *last == 0 { CALL_SLOTS as u64 | slot as u64 } else { *last + CALL_SLOTS as u64 };
         *holder = Some(key);
+        *order = ordered.then_some(self.next_order);
+        self.next_order = self.next_order.wrapping_add(u32::from(ordered));
         self.open += 1;
         self.used_at = now;
         Some(*last)
@@ -102,10 +131,11 @@ impl Client {
 
     fn free_slot(&mut self, id: u64) {
         let slot = id as usize % CALL_SLOTS;
-        if let Some((last, holder)) = self.slots.get_mut(slot)
+        if let Some(Slot { last, key, order }) = self.slots.get_mut(slot)
             && *last == id
-            && holder.take().is_some()
+            && key.take().is_some()
         {
+            *order = None;
             self.free[slot / 64] |= 1 << (slot % 64);
             self.open -= 1;
         }
@@ -114,13 +144,19 @@ impl Client {
     /// The key of the open call with this id.
     #[inline]
     pub fn call(&self, id: u64) -> Option<u64> {
-        self.slots.get(id as usize % CALL_SLOTS).filter(|(last, _)| *last == id)?.1
+        self.slots.get(id as usize % CALL_SLOTS).filter(|slot| slot.last == id)?.key
+    }
+
+    /// What an ordered call's request says of its turn.
+    fn order(&self, id: u64) -> Option<Order> {
+        let slot = self.slots.get(id as usize % CALL_SLOTS).filter(|slot| slot.last == id)?;
+        Some(Order { number: slot.order?, floor: self.floor() })
     }
 
     /// Whether a call with this id was made on this session and has ended.
     fn has_ended(&self, id: u64) -> bool {
         let slot = self.slots.get(id as usize % CALL_SLOTS);
-        slot.is_some_and(|(last, holder)| id < *last || (id == *last && holder.is_none()))
+        slot.is_some_and(|slot| id < slot.last || (id == slot.last && slot.key.is_none()))
     }
 }
 
@@ -128,7 +164,17 @@ impl Transport {
     /// Gives a call up: no event will come, its token is free at once, the peer is told.
     pub fn cancel(&mut self, now: u64, call: CallHandle) {
         self.send_cancel(call.0);
-        self.end_call(now, call.0);
+        self.give_up(now, call.0);
+    }
+
+    /// Ends a call without its server's word.
+    fn give_up(&mut self, now: u64, key: u64) {
+        let ordered =
+            self.calls.get_mut(key).filter(|call| call.spec.ordered).and_then(|call| call.session());
+        self.end_call(now, key);
+        if let Some(session) = ordered {
+            self.skip_in_order(session);
+        }
     }
 
     /// Sends what an outgoing call has to send: its request, a few fragments of it, or an ack of its response's.
@@ -147,6 +193,11 @@ impl Transport {
             flight.send_ack(now, id, call.response.as_deref_mut(), session, out)?;
             self.counters.acks_sent += 1;
         }
+        let spec = call.spec;
+        let order = match session.client() {
+            Some(client) if spec.ordered => client.order(id),
+            _ => None,
+        };
         let mut bunch = 0;
         let mut held_back = Admission::Now;
         while let Some(fragment) = flight.window.due().filter(|_| now < call.deadline_ns) {
@@ -169,7 +220,7 @@ impl Transport {
                 flat_len: if first { call.flat_len } else { 0 },
                 method: call.method,
                 call: id,
-                message_len: flight.window.length(),
+                message_len: message_len(&spec, &flight.window),
                 fragment: fragment as u16,
                 fragments: flight.window.fragments() as u16,
                 deadline_us: budget_us,
@@ -178,12 +229,15 @@ impl Transport {
             };
             let flat = if first { flight.flat(call.flat_len) } else { &[] };
             session.signer.sign(&mut header, flat);
+            let extension = order.as_ref().filter(|_| first).map_or(&[][..], |order| order.as_bytes());
             let range = flight.window.range(fragment);
+            let range = range.start.saturating_sub(order_len(&spec))..range.end - order_len(&spec);
             let body = match range.is_empty() {
                 true => Body::Empty,
                 false => Body::Source { token: call.token, range },
             };
-            out(Transmit { to: session.peer, header: &header, flat, body })?;
+            let checksum = spec.checksum;
+            out(Transmit { to: session.peer, header: &header, flat, extension, body, checksum })?;
             session.signer.sent();
             self.counters.packets_sent += 1;
             call.last = (header.sequence, header.tag);
@@ -200,7 +254,7 @@ impl Transport {
             flight.resend_at = now.saturating_add(flight.interval);
         }
         call.ready = false;
-        if !call.spec.is_reliable() && call.first_sent != 0 {
+        if !spec.is_reliable() && call.first_sent != 0 {
             self.calls.land(key);
         }
         self.reset_timer(key);
@@ -338,7 +392,7 @@ impl Transport {
         };
         let token = call.token;
         sink(Event::Response { token, status, layout, flat, body: &[], verdict: Verdict::Driver });
-        self.end_call(now, key);
+        self.give_up(now, key);
         Ok(())
     }
 
@@ -447,7 +501,7 @@ impl Transport {
     pub(crate) fn fail_call(&mut self, now: u64, key: u64, status: Code, why: &'static str) {
         let Some(Call { token, .. }) = self.calls.get_mut(key) else { return };
         self.pending.push_back(Pending::Ended { token: *token, status, why });
-        self.end_call(now, key);
+        self.give_up(now, key);
     }
 
     /// Forgets a call; its slot goes to the next that waits.

@@ -4,13 +4,14 @@
 use crate::calls::{Call, Place};
 use crate::client::Client;
 use crate::event::*;
+use crate::extension::{checksum_len, message_len, order_len};
 use crate::handshake::{Challenge, HELLO_MAX, Hello, Terms, VERSION, Welcome, entries, put_specs, same};
 use crate::outbox::Ready;
 use crate::session::{End, Session};
 use crate::specs::{Malformed, Specs};
 use crate::timers::Owner;
 use crate::transport::{Pending, Transport};
-use crate::window::fragments;
+use crate::window::Window;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tollfree_wire::frame::Peer;
@@ -131,8 +132,8 @@ impl Transport {
             let Some(index) = link.session else { return self.connect(now, link_id) };
             let Some(session) = self.table.get_mut(index).filter(|session| session.is_open()) else { return };
             let room = session.payload - HEADER_LEN - usize::from(call.flat_len).next_multiple_of(8);
-            let spec = match carriage(&session.specs, call, room as u32) {
-                Ok(spec) => spec,
+            let (spec, room) = match carriage(&session.specs, call, room as u32) {
+                Ok(carried) => carried,
                 Err((status, why)) => {
                     link.queue.pop_front();
                     self.fail_call(now, key, status, why);
@@ -140,8 +141,8 @@ impl Transport {
                 }
             };
             let Some(client) = session.client() else { return };
-            let Some(id) = client.take_slot(key, now) else { return };
-            call.open(index, id, spec, room as u32, &mut self.boards);
+            let Some(id) = client.take_slot(key, spec.ordered, now) else { return };
+            call.open(index, id, spec, room, &mut self.boards);
             call.limit(now, &spec);
             call.ready = true;
             link.queue.pop_front();
@@ -449,18 +450,23 @@ impl Transport {
     }
 }
 
-/// How a session carries a call, or why it cannot.
-fn carriage(specs: &Specs, call: &Call, room: u32) -> Result<MethodSpec, (Code, &'static str)> {
+/// How a session carries a call, and how much of its message goes into each packet; or why it cannot.
+fn carriage(specs: &Specs, call: &Call, room: u32) -> Result<(MethodSpec, u32), (Code, &'static str)> {
     let Some(spec) = specs.of(call.method) else {
         let why = "the peer cannot carry this method as this host's transport block asks; it may run an older version";
         return Err((Code::FailedPrecondition, why));
     };
-    if !spec.is_reliable() && fragments(call.body_len, room) > UNRELIABLE_FRAGMENTS {
+    let room = room - checksum_len(&spec);
+    let window = Window::once(call.body_len + order_len(&spec), room);
+    if message_len(&spec, &window) > MESSAGE_MAX {
+        return Err((Code::ResourceExhausted, "the request is over the limit of a message's length"));
+    }
+    if !spec.is_reliable() && window.fragments() > UNRELIABLE_FRAGMENTS {
         let why =
             "the request is too long for an unreliable method; make it reliable() in the transport block";
         return Err((Code::ResourceExhausted, why));
     }
-    Ok(spec)
+    Ok((spec, room))
 }
 
 /// Sends a handshake packet: header and body, no session, no tag.
@@ -472,5 +478,5 @@ pub(crate) fn send_handshake(
     out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
 ) -> Result<(), Blocked> {
     let header = Header { session, message_len: body.len() as u32, ..Header::new(kind) };
-    out(Transmit { to, header: &header, flat: &[], body: Body::Inline(body) })
+    out(Transmit { body: Body::Inline(body), ..Transmit::bare(to, &header) })
 }

@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 use tollfree_wire::frame::Peer;
+use tollfree_wire::header::HEADER_LEN;
 use tollfree_wire::session::{Guard, Role};
+use tollfree_wire::spec::CHECKSUM_LEN;
 use tollfree_wire::{Code, Header};
+use zerocopy::IntoBytes;
 
 /// A call to make.
 #[derive(Clone, Copy, Debug)]
@@ -60,11 +63,20 @@ pub struct Transmit<'a> {
     pub header: &'a Header,
     /// The flat block, padded.
     pub flat: &'a [u8],
+    /// What the transport says between flat block and body.
+    pub extension: &'a [u8],
     /// The part of the body that goes into this packet.
     pub body: Body<'a>,
+    /// Whether a CRC32C of extension and body follows the body.
+    pub checksum: bool,
 }
 
-impl Transmit<'_> {
+impl<'a> Transmit<'a> {
+    /// A packet that is a header and no more.
+    pub(crate) fn bare(to: Peer, header: &'a Header) -> Transmit<'a> {
+        Transmit { to, header, flat: &[], extension: &[], body: Body::Empty, checksum: false }
+    }
+
     /// Bytes of the packet, from the base header on.
     pub fn payload_len(&self) -> usize {
         let body = match &self.body {
@@ -72,7 +84,30 @@ impl Transmit<'_> {
             Body::Inline(bytes) => bytes.len(),
             Body::Source { range, .. } => range.len(),
         };
-        size_of::<Header>() + self.flat.len() + body
+        let checksum = if self.checksum { CHECKSUM_LEN } else { 0 };
+        HEADER_LEN + self.flat.len() + self.extension.len() + body + checksum
+    }
+
+    /// Writes the packet into a frame of [`Transmit::payload_len`] bytes. `source` copies a part of the body of the
+    /// message with a token, from an offset on.
+    #[inline]
+    pub fn write(&self, frame: &mut [u8], source: impl FnOnce(u64, u32, &mut [u8])) {
+        let Transmit { to: _, header, flat, extension, body, checksum } = self;
+        let (head, rest) = frame.split_at_mut(HEADER_LEN);
+        head.copy_from_slice(header.as_bytes());
+        let (block, rest) = rest.split_at_mut(flat.len());
+        block.copy_from_slice(flat);
+        let (covered, trailer) = rest.split_at_mut(rest.len() - if *checksum { CHECKSUM_LEN } else { 0 });
+        let (extra, contents) = covered.split_at_mut(extension.len());
+        extra.copy_from_slice(extension);
+        match body {
+            Body::Empty => {}
+            Body::Inline(bytes) => contents.copy_from_slice(bytes),
+            Body::Source { token, range } => source(*token, range.start, contents),
+        }
+        if *checksum {
+            trailer.copy_from_slice(&crc32c::crc32c(covered).to_le_bytes());
+        }
     }
 }
 

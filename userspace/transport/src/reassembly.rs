@@ -88,6 +88,27 @@ impl Pool {
         Ok(assembly)
     }
 
+    /// Keeps a message that has come whole in one packet. `session` is what its session has reserved.
+    pub fn hold(
+        &mut self,
+        packet: &Packet<'_>,
+        session: &mut usize,
+        now: u64,
+    ) -> Result<Box<Assembly>, Reason> {
+        let length = packet.body.len() as u32;
+        let shape = Shape { message_len: length, fragments: 1, size: length };
+        let opened = match self.credit.has_waiting() {
+            true => Err(Room::Later),
+            false => self.open(shape, session, now),
+        };
+        let mut assembly = opened.map_err(|_| Reason::ReassemblyLimit)?;
+        if let Err(reason) = assembly.add(packet, now) {
+            self.close(assembly, session);
+            return Err(reason);
+        }
+        Ok(assembly)
+    }
+
     /// Frees a message, finished or not.
     pub fn close(&mut self, mut assembly: Box<Assembly>, session: &mut usize) {
         self.credit.free(assembly.shape.message_len as usize, session);

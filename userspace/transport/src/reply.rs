@@ -3,6 +3,7 @@
 use crate::client::BUNCH;
 use crate::connect::UNRELIABLE_FRAGMENTS;
 use crate::event::*;
+use crate::extension::{checksum_len, message_len};
 use crate::flow::Admission;
 use crate::outbox::Ready;
 use crate::sack::{Ack, AckBody, AckHead};
@@ -10,7 +11,7 @@ use crate::server::{Slot, State, slot_of};
 use crate::session::{End, Session, Signer};
 use crate::timers::Owner;
 use crate::transport::{Pending, Transport};
-use crate::window::{Window, fragments};
+use crate::window::Window;
 use tollfree_wire::frame::Peer;
 use tollfree_wire::header::{FLAG_ENGINE, FLAG_WORKING, FLAT_MAX, HEADER_LEN, Header, MESSAGE_MAX};
 use tollfree_wire::{Code, Kind, Packet, Reason};
@@ -66,21 +67,21 @@ impl Transport {
         if slot.state != State::Running {
             return false;
         }
-        let method = slot.method;
-        let most = session.spec(method).window;
-        let Some(slot) = session.server().and_then(|server| server.find(call)) else { return false };
         let Reply { mut status, mut by_engine, layout, mut flat, mut body_len, token, copy_body } = reply;
         let span = flat.len().next_multiple_of(8);
-        let room = |span: usize| (payload - HEADER_LEN).saturating_sub(span) as u32;
-        let fits = flat.len() <= FLAT_MAX
-            && body_len <= MESSAGE_MAX
-            && (slot.reliable || fragments(body_len, room(span)) <= UNRELIABLE_FRAGMENTS);
+        let spec = slot.spec;
+        let room = |span: usize| (payload - HEADER_LEN).saturating_sub(span) as u32 - checksum_len(&spec);
+        let fits = flat.len() <= FLAT_MAX && body_len <= MESSAGE_MAX && {
+            let window = Window::once(body_len, room(span));
+            message_len(&spec, &window) <= MESSAGE_MAX
+                && (spec.is_reliable() || window.fragments() <= UNRELIABLE_FRAGMENTS)
+        };
         if !fits {
             (status, by_engine, flat, body_len) = (Code::ResourceExhausted, true, &[], 0);
         }
         let span = flat.len().next_multiple_of(8);
-        let window = match slot.reliable {
-            true => Window::acknowledged(body_len, room(span), most, &mut self.boards),
+        let window = match spec.is_reliable() {
+            true => Window::acknowledged(body_len, room(span), spec.window, &mut self.boards),
             false => Window::once(body_len, room(span)),
         };
         let kept = slot.reply.insert(self.replies.take());
@@ -175,9 +176,11 @@ impl Transport {
                 }
             }
             let (header, flat, body) = reply.packet(fragment, slot.state);
-            let mut header = Header { method: slot.method, call: slot.call, ..header };
+            let message_len = message_len(&slot.spec, &reply.window);
+            let mut header = Header { method: slot.method, call: slot.call, message_len, ..header };
             signer.sign(&mut header, flat);
-            out(Transmit { to: *peer, header: &header, flat, body })?;
+            let checksum = slot.spec.checksum;
+            out(Transmit { to: *peer, header: &header, flat, extension: &[], body, checksum })?;
             signer.sent();
             self.counters.packets_sent += 1;
             let sent = reply.window.sent(fragment, header.sequence, now);
@@ -185,7 +188,7 @@ impl Transport {
             flow.sent(now, sent.more);
         }
         slot.ready = false;
-        if !slot.reliable {
+        if !slot.spec.is_reliable() {
             // Nobody will ask for it again.
             if std::mem::take(&mut slot.state) == State::Answering {
                 self.pending.push_back(Pending::Released(reply.token));
@@ -287,7 +290,6 @@ impl Kept {
             flags: if self.by_engine { FLAG_ENGINE } else { 0 },
             status: self.status,
             flat_len,
-            message_len: self.window.length(),
             fragment: fragment as u16,
             fragments: self.window.fragments() as u16,
             layout: self.layout,
@@ -311,9 +313,11 @@ impl Slot {
         peer: Peer,
         out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
     ) -> Result<(), Blocked> {
-        let working = matches!(self.state, State::Running | State::Answering);
+        let working = matches!(self.state, State::Held | State::Running | State::Answering);
         let flags = if working { FLAG_WORKING } else { 0 };
         let ack = match (&mut self.request, self.whole) {
+            // Of one packet, or several: it is whole.
+            (Some(_), None) if self.state == State::Held => None,
             (Some(assembly), _) => Some(assembly.ack(now)),
             (None, Some(whole)) => Some(AckBody::from(whole)),
             (None, None) if self.state == State::Waiting => Some(AckBody::from(AckHead::default())),

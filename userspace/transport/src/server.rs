@@ -2,6 +2,8 @@
 
 use crate::credit::{Claim, Room};
 use crate::event::*;
+use crate::extension::order_len;
+use crate::order::Turn;
 use crate::outbox::Ready;
 use crate::reassembly::{Assembly, Shape};
 use crate::reply::Kept;
@@ -10,6 +12,7 @@ use crate::session::{End, Session};
 use crate::timers::{Owner, TimerId};
 use crate::transport::{Pending, Transport};
 use tollfree_wire::header::{CALL_SLOTS, Header, NO_DEADLINE};
+use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Packet, Reason};
 
 /// The server's end of a session.
@@ -25,6 +28,8 @@ pub(crate) struct Server {
     pub outdated: bool,
     /// That wish is in the outbox.
     pub renewing: bool,
+    /// Whose turn it is among the calls of ordered methods.
+    pub turn: Turn,
     /// Up to the highest slot the client has used.
     pub slots: Vec<Slot>,
 }
@@ -36,8 +41,10 @@ pub(crate) struct Slot {
     /// Its id; 0: none yet.
     pub call: u64,
     pub state: State,
-    /// Whether its method is.
-    pub reliable: bool,
+    /// How its session carries it.
+    pub spec: MethodSpec,
+    /// Its number, while it is held back.
+    pub order: u32,
     /// In the outbox.
     pub ready: bool,
     /// Waits for the network to take more of the answer, in its session's flow.
@@ -65,6 +72,8 @@ pub(crate) enum State {
     Waiting,
     /// Fragments of the request are missing.
     Assembling,
+    /// Whole, but earlier ones of its session are to be delivered first.
+    Held,
     /// Delivered; no answer yet.
     Running,
     /// Answered in one packet, which is kept.
@@ -82,6 +91,7 @@ impl Server {
             welcoming: false,
             outdated: false,
             renewing: false,
+            turn: Turn::default(),
             slots: Vec::new(),
         }
     }
@@ -119,9 +129,9 @@ impl Transport {
         packet: &Packet<'_>,
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Reason> {
-        let &Packet { ref header, flat, body, .. } = packet;
+        let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
-        let (peer, reliable) = (session.peer, session.spec(header.method).is_reliable());
+        let spec = session.spec(header.method);
         let server = session.server().ok_or(Reason::WrongKind)?;
         let outdated = server.outdated;
         let slot = server.slot_mut(header.call);
@@ -129,11 +139,15 @@ impl Transport {
             return Err(Reason::StaleCall);
         }
         if header.call == slot.call {
-            return match slot.state {
-                State::Assembling => self.on_request_fragment(now, packet, sink),
-                State::Waiting => self.turn_away(header),
-                _ => self.on_repetition(now, header),
-            };
+            match slot.state {
+                State::Assembling => return self.on_request_fragment(now, packet, sink),
+                State::Waiting => return self.turn_away(header),
+                _ => {}
+            }
+            if spec.ordered && header.fragment == 0 {
+                self.raise_floor(now, packet, sink);
+            }
+            return self.on_repetition(now, header);
         }
         // The client has put a new call into the slot: nobody waits for the old one any more.
         if !matches!(slot.state, State::Over | State::Answered) {
@@ -146,9 +160,32 @@ impl Transport {
         if header.fragments > 1 {
             return self.on_first_fragment(now, packet, sink);
         }
+        if spec.ordered {
+            return self.on_ordered(now, packet, sink);
+        }
+        self.begin(now, header);
+        self.deliver(packet, sink)
+    }
+
+    /// A new call takes its slot.
+    pub(crate) fn begin(&mut self, now: u64, header: &Header) {
+        let Some(session) = self.table.get_mut(header.session) else { return };
+        let spec = session.spec(header.method);
+        if let Some(server) = session.server() {
+            self.replies.free(server.slot_mut(header.call).begin(now, header, spec));
+        }
+    }
+
+    /// Delivers a request that is one packet, to the slot that it has taken.
+    pub(crate) fn deliver(
+        &mut self,
+        packet: &Packet<'_>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), Reason> {
+        let &Packet { ref header, flat, body, .. } = packet;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
+        let peer = session.peer;
         let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
-        self.replies.free(slot.begin(now, header, reliable));
         if header.deadline_us == 0 {
             slot.state = State::Over;
             self.counters.requests_expired += 1;
@@ -179,7 +216,7 @@ impl Transport {
     ) -> Result<(), Reason> {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
-        let reliable = session.spec(header.method).is_reliable();
+        let spec = session.spec(header.method);
         let Session { reassembling, end: End::Server(server), .. } = session else {
             return Err(Reason::WrongKind);
         };
@@ -189,7 +226,7 @@ impl Transport {
             false => self.pool.open(shape, reassembling, now),
         };
         let slot = server.slot_mut(header.call);
-        self.replies.free(slot.begin(now, header, reliable));
+        self.replies.free(slot.begin(now, header, spec));
         match opened {
             Ok(assembly) => {
                 slot.state = State::Assembling;
@@ -199,7 +236,7 @@ impl Transport {
                 self.timers.set(timer, now.saturating_add(self.config.dead_ns));
                 self.on_request_fragment(now, packet, sink)
             }
-            Err(Room::Later | Room::LaterInSession) if reliable => {
+            Err(Room::Later | Room::LaterInSession) if spec.is_reliable() => {
                 slot.state = State::Waiting;
                 let who = Ready::Slot(header.session, slot_of(header.call));
                 self.pool.credit.wait(&mut slot.claim, shape, who);
@@ -233,42 +270,61 @@ impl Transport {
     ) -> Result<(), Reason> {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
-        let peer = session.peer;
         let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
         let assembly = slot.request.as_mut().ok_or(Reason::StaleCall)?;
         let whole = assembly.add(packet, now)?;
-        slot.ack_due = slot.reliable;
-        if slot.reliable && !std::mem::replace(&mut slot.ready, true) {
+        let reliable = slot.spec.is_reliable();
+        slot.ack_due = reliable;
+        if reliable && !std::mem::replace(&mut slot.ready, true) {
             self.outbox.push(Ready::Slot(header.session, slot_of(header.call)));
         }
         if !whole {
             return Ok(());
         }
-        let assembly = slot.request.take().ok_or(Reason::StaleCall)?;
         slot.whole = Some(assembly.ack_head(now));
-        let expired = now >= slot.deadline_ns;
-        slot.state = if expired { State::Over } else { State::Running };
-        let deadline_ns = slot.deadline_ns;
         if let Some(timer) = slot.timer {
             self.timers.clear(timer);
         }
+        if slot.spec.ordered {
+            return self.on_ordered_whole(now, header.session, header.call, sink);
+        }
+        self.deliver_assembled(now, header.session, header.call, sink)
+    }
+
+    /// Delivers a request that has been assembled, or kept, in its slot.
+    pub(crate) fn deliver_assembled(
+        &mut self,
+        now: u64,
+        index: u32,
+        call: u64,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), Reason> {
+        let session = self.table.get_mut(index).ok_or(Reason::UnknownSession)?;
+        let peer = session.peer;
+        let Session { reassembling, end: End::Server(server), .. } = session else {
+            return Err(Reason::WrongKind);
+        };
+        let slot = server.find(call).ok_or(Reason::StaleCall)?;
+        let assembly = slot.request.take().ok_or(Reason::StaleCall)?;
+        let expired = now >= slot.deadline_ns;
+        slot.state = if expired { State::Over } else { State::Running };
         if expired {
             self.counters.requests_expired += 1;
         } else {
             self.counters.calls_received += 1;
             sink(Event::Request(IncomingRequest {
-                call: IncomingCall { session: header.session, call: header.call },
+                call: IncomingCall { session: index, call },
                 peer,
-                session: header.session,
-                method: header.method,
+                session: index,
+                method: slot.method,
                 layout: assembly.layout,
-                deadline_ns,
+                deadline_ns: slot.deadline_ns,
                 judged: if self.config.verified { assembly.judged } else { 0 },
                 flat: assembly.flat(),
-                body: assembly.body(),
+                body: assembly.body().get(order_len(&slot.spec) as usize..).unwrap_or_default(),
             }));
         }
-        self.pool.close(assembly, &mut session.reassembling);
+        self.pool.close(assembly, reassembling);
         if expired { Err(Reason::StaleCall) } else { Ok(()) }
     }
 
@@ -276,11 +332,11 @@ impl Transport {
     fn on_repetition(&mut self, now: u64, header: &Header) -> Result<(), Reason> {
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
-        if !slot.reliable {
+        if !slot.spec.is_reliable() {
             return Err(Reason::DuplicateCall);
         }
         match (slot.state, slot.reply.as_deref_mut()) {
-            (State::Running, _) => slot.ack_due = true,
+            (State::Running | State::Held, _) => slot.ack_due = true,
             (State::Answered | State::Answering, Some(reply)) => {
                 self.counters.replies_repeated += u64::from(slot.state == State::Answered);
                 reply.heard_at = now;
@@ -384,9 +440,9 @@ impl Transport {
 impl Slot {
     /// A new call takes the slot. Returns what was kept of the last one.
     #[must_use]
-    fn begin(&mut self, now: u64, header: &Header, reliable: bool) -> Option<Box<Kept>> {
+    fn begin(&mut self, now: u64, header: &Header, spec: MethodSpec) -> Option<Box<Kept>> {
         self.call = header.call;
-        self.reliable = reliable;
+        self.spec = spec;
         self.method = header.method;
         (self.ack_due, self.whole) = (false, None);
         self.deadline_ns = match header.deadline_us {

@@ -186,7 +186,7 @@ impl Signer {
         let message_len = body.len() as u32;
         let mut header = Header { flags, call, message_len, ..Header::new(Kind::Ack) };
         self.sign(&mut header, &[]);
-        out(Transmit { to, header: &header, flat: &[], body: Body::Inline(body) })?;
+        out(Transmit { body: Body::Inline(body), ..Transmit::bare(to, &header) })?;
         self.sent();
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::connect::Links;
 use crate::event::*;
+use crate::extension::unsealed;
 use crate::handshake::Secrets;
 use crate::outbox::{Outbox, Ready};
 use crate::reassembly::Pool;
@@ -155,6 +156,11 @@ impl Transport {
         if *kind != Kind::Reject {
             session.heard_at = now;
         }
+        let sealed = matches!(kind, Kind::Request | Kind::Response)
+            && header.flags & FLAG_CANCEL == 0
+            && session.spec(header.method).checksum;
+        let opened = if sealed { Some(unsealed(packet)?) } else { None };
+        let packet = opened.as_ref().unwrap_or(packet);
         match (&session.end, kind) {
             (End::Server(_), Kind::Request) if header.flags & FLAG_CANCEL != 0 => self.on_cancel(header),
             (End::Server(_), Kind::Request) => self.on_request(now, packet, sink),
@@ -221,9 +227,7 @@ impl Transport {
                 }
                 Ready::Incompatible { to, session, nonce } => self.send_incompatible(to, session, nonce, out),
                 Ready::Renew(session) => self.send_renew(session, out),
-                Ready::Packet(to, header) | Ready::Reset(to, header) => {
-                    count(Transmit { to, header: &header, flat: &[], body: Body::Empty })
-                }
+                Ready::Packet(to, header) | Ready::Reset(to, header) => count(Transmit::bare(to, &header)),
             };
             if sent == Err(Blocked) {
                 return;

@@ -1,9 +1,13 @@
 //! How methods are carried: one test per promise of a transport block, and of agreeing on one.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 use tollfree_simulator::{MS, Network, World};
 use tollfree_transport::{Config, Verdict};
 use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Kind};
+use zerocopy::IntoBytes;
 
 /// What every call of the simulated world calls.
 const METHOD: u32 = 7;
@@ -201,4 +205,132 @@ fn a_quiet_call_keeps_its_session() {
     let uid = world.call(0, 1, 64, 64, deadline);
     world.run_for(60_000 * MS);
     assert_eq!(world.status(uid), Some(Code::Ok), "longer than the server lets a session idle");
+}
+
+const ORDERED: MethodSpec = MethodSpec { ordered: true, ..RELIABLE };
+
+/// The calls that have run, in the order in which they were delivered.
+fn delivered(world: &World, uids: &[u64]) -> Vec<u64> {
+    world.delivered.iter().copied().filter(|uid| uids.contains(uid)).collect()
+}
+
+#[test]
+fn ordered_requests_arrive_in_order_whatever_the_network_does() {
+    for seed in 0..20 {
+        let network =
+            Network { lost: 0.1, repeated: 0.1, delay: 10_000..MS, blocked: 0.1, ..Network::default() };
+        let mut world = World::new(seed, 2, network, config());
+        set(&mut world, 0, MethodSpec { checksum: seed % 2 == 0, ..ORDERED });
+        let mut uids = Vec::new();
+        for n in 0..300 {
+            uids.push(world.call(0, 1, if n % 17 == 0 { 20_000 } else { 64 }, 64, FOREVER));
+            // In bursts that the replay window can tell from old packets.
+            world.run_for(if n % 20 == 0 { 200 * MS } else { 0 });
+        }
+        world.run_for(60_000 * MS);
+        let failed: Vec<_> = uids.iter().filter(|uid| world.status(**uid) != Some(Code::Ok)).collect();
+        assert!(failed.is_empty(), "seed {seed}: {failed:?}");
+        assert_eq!(delivered(&world, &uids), uids, "seed {seed}");
+        world.run_for(30_000 * MS);
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn who_waits_behind_a_call_that_never_comes_goes_on_when_it_ends() {
+    let mut world = connected(ORDERED);
+    let first = world.call(0, 1, 64, 64, FOREVER);
+    // The simulated world's layouts are its calls' names.
+    world.filter = Box::new(move |_, packet| packet.header.layout != first as u32);
+    let behind: Vec<u64> = (0..5).map(|_| world.call(0, 1, 64, 64, FOREVER)).collect();
+    world.run_for(100 * MS);
+    assert!(delivered(&world, &behind).is_empty(), "they wait");
+    world.cancel(0, first);
+    world.run_for(MS);
+    assert!(!world.ran.contains(&first));
+    assert!(
+        behind.iter().all(|uid| world.status(*uid) == Some(Code::Ok)),
+        "at once, not at the next timeout"
+    );
+    assert_eq!(delivered(&world, &behind), behind);
+    world.run_for(30_000 * MS);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn unordered_calls_overtake() {
+    let mut world = connected(RELIABLE);
+    lose(&mut world, Kind::Request, 1);
+    let (first, second) = (world.call(0, 1, 64, 64, FOREVER), world.call(0, 1, 64, 64, FOREVER));
+    world.run_for(100 * MS);
+    assert_eq!(delivered(&world, &[first, second]), [second, first]);
+}
+
+#[test]
+fn a_corrupt_body_is_as_good_as_lost() {
+    for (kind, spec) in [
+        (Kind::Request, MethodSpec { checksum: true, ..RELIABLE }),
+        (Kind::Response, MethodSpec { checksum: true, ..RELIABLE }),
+        (Kind::Request, MethodSpec { checksum: true, ..ORDERED }),
+    ] {
+        let mut world = connected(spec);
+        let kept: Rc<RefCell<Option<Vec<u8>>>> = Rc::default();
+        let keep = kept.clone();
+        world.filter = Box::new(move |_, packet| {
+            if packet.kind != kind || keep.borrow().is_some() {
+                return true;
+            }
+            let mut bytes = packet.header.as_bytes().to_vec();
+            bytes.extend_from_slice(packet.flat_padded);
+            bytes.extend_from_slice(packet.body);
+            *keep.borrow_mut() = Some(bytes);
+            false
+        });
+        let uid = world.call(0, 1, 64, 64, FOREVER);
+        world.run_for(MS);
+        let mut corrupt = kept.borrow_mut().take().expect("a packet");
+        let last = corrupt.len() - 10;
+        corrupt[last] ^= 4;
+        let (from, to) = if kind == Kind::Request { (0, 1) } else { (1, 0) };
+        world.deliver(from, to, &corrupt);
+        assert_eq!(world.hosts[to].dropped["bad_checksum"], 1);
+        *kept.borrow_mut() = Some(Vec::new());
+        world.run_for(500 * MS);
+        assert_eq!(world.status(uid), Some(Code::Ok), "sent again");
+    }
+}
+
+#[test]
+fn long_messages_are_checked_fragment_by_fragment() {
+    let network = Network { lost: 0.05, delay: 10_000..MS, ..Network::default() };
+    let mut world = World::new(3, 2, network, config());
+    set(&mut world, 1, MethodSpec { checksum: true, window: 4, ..ORDERED });
+    let lengths = [0, 1, 1_300, 1_396, 1_400, 1_404, 1_408, 40_000, 300_000];
+    let uids: Vec<u64> = lengths.iter().map(|length| world.call(0, 1, *length, *length, FOREVER)).collect();
+    world.run_for(30_000 * MS);
+    assert!(uids.iter().all(|uid| world.status(*uid) == Some(Code::Ok)), "{:?}", world.ended);
+}
+
+#[test]
+fn a_window_bounds_what_is_under_way() {
+    for window in [1, 4, 0] {
+        let mut world = connected(MethodSpec { window, ..RELIABLE });
+        world.network.delay = MS..MS + 1;
+        let fragments: Rc<RefCell<BTreeSet<u16>>> = Rc::default();
+        let seen = fragments.clone();
+        world.filter = Box::new(move |_, packet| {
+            if packet.kind == Kind::Request {
+                seen.borrow_mut().insert(packet.header.fragment);
+            }
+            true
+        });
+        let start = world.now;
+        let uid = world.call(0, 1, 60_000, 10, FOREVER);
+        // Before anything can have been acknowledged.
+        world.run_until(start + MS);
+        let first = fragments.borrow().len();
+        assert!(if window == 0 { first > 4 } else { first == usize::from(window) }, "{window}: {first}");
+        world.run_for(1_000 * MS);
+        assert_eq!(world.status(uid), Some(Code::Ok));
+    }
 }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 use tollfree_simulator::hostile::{REASSEMBLY, survive};
-use tollfree_transport::{Body, Config, Event, IncomingCall, NewCall, Reply, Transport};
+use tollfree_transport::{Config, Event, IncomingCall, NewCall, Reply, Transport};
 use tollfree_wire::Code;
 use tollfree_wire::frame::{Address, Peer};
 use tollfree_wire::header::{Header, Kind};
@@ -82,16 +82,9 @@ impl Pair {
             for _ in ends[from].session_changes() {}
             ends[from].transmit(*now, &mut |packet| {
                 let mut bytes = [0; 2048];
-                let header = packet.header.as_bytes();
-                let (flat, body) = (header.len() + packet.flat.len(), packet.payload_len());
-                bytes[..header.len()].copy_from_slice(header);
-                bytes[header.len()..flat].copy_from_slice(packet.flat);
-                match packet.body {
-                    Body::Inline(inline) => bytes[flat..body].copy_from_slice(inline),
-                    Body::Source { .. } => bytes[flat..body].fill(0x55),
-                    Body::Empty => {}
-                }
-                wire.push((bytes, body));
+                let length = packet.payload_len();
+                packet.write(&mut bytes[..length], |_, _, body| body.fill(0x55));
+                wire.push((bytes, length));
                 Ok(())
             });
             for (bytes, length) in wire.drain(..) {

@@ -69,6 +69,7 @@ reasons! {
     PolicyAudit = 29, "policy_audit", Deliver, "a policy in audit mode would have refused it; it went on";
     PolicyAnswer = 30, "policy_answer", Answer, "a policy answered the call with what it knew";
     Undecided = 31, "undecided", Answer, "what its policy decides per session is not decided yet; answered UNAVAILABLE";
+    BadChecksum = 32, "bad_checksum", Drop, "the body's checksum does not match: corrupted under way; as good as lost";
 }
 
 impl Reason {

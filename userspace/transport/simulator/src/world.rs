@@ -9,8 +9,8 @@ use crate::trace::{Trace, describe};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use tollfree_transport::{
-    Blocked, Body, Config, Counters, Event, IncomingRequest, NewCall, Reply, SessionChange, Transmit,
-    Transport, Verdict,
+    Blocked, Config, Counters, Event, IncomingRequest, NewCall, Reply, SessionChange, Transmit, Transport,
+    Verdict,
 };
 use tollfree_wire::frame::{Address, Peer};
 use tollfree_wire::header::{HEADER_LEN, Kind};
@@ -71,6 +71,8 @@ pub struct World {
     pub ended: HashMap<u64, Ended>,
     /// Calls that a handler has seen, by uid.
     pub ran: HashSet<u64>,
+    /// The same, in the order in which they were delivered.
+    pub delivered: Vec<u64>,
     /// Calls made so far.
     pub uids: u64,
     /// Decides about each packet before the network does: false loses it.
@@ -122,6 +124,7 @@ impl World {
             hosts: (0..hosts).map(|number| Host::new(peer(number))).collect(),
             ended: HashMap::new(),
             ran: HashSet::new(),
+            delivered: Vec::new(),
             uids: 0,
             filter: Box::new(|_, _| true),
             sent: HashMap::new(),
@@ -428,18 +431,12 @@ impl World {
 
     fn send(&mut self, from: usize, packet: &Transmit<'_>) {
         let host = &self.hosts[from];
-        let mut bytes = packet.header.as_bytes().to_vec();
-        bytes.extend_from_slice(packet.flat);
-        match &packet.body {
-            Body::Empty => {}
-            Body::Inline(body) => bytes.extend_from_slice(body),
-            Body::Source { token, range } => {
-                let body = host.made.get(token).map(|made| &made.body).or_else(|| host.held.get(token));
-                let body = body.expect("a body is asked for only while its token is in use");
-                bytes.extend_from_slice(&body[range.start as usize..range.end as usize]);
-            }
-        }
-        assert_eq!(bytes.len(), packet.payload_len());
+        let mut bytes = vec![0; packet.payload_len()];
+        packet.write(&mut bytes, |token, start, out| {
+            let body = host.made.get(&token).map(|made| &made.body).or_else(|| host.held.get(&token));
+            let body = body.expect("a body is asked for only while its token is in use");
+            out.copy_from_slice(&body[start as usize..start as usize + out.len()]);
+        });
         assert!(bytes.len() <= self.config.max_payload, "{} bytes do not fit", bytes.len());
         let decoded = Packet::decode(&bytes).expect("what is sent is well-formed");
         if decoded.kind == Kind::Hello {
@@ -555,6 +552,7 @@ impl World {
             assert_eq!(request.flat, flat(uid, reply_len));
             assert!(request.body == pattern(uid, request.body.len()), "call {uid}: wrong bytes");
             assert!(self.ran.insert(uid), "call {uid} ran twice");
+            self.delivered.push(uid);
             running.reply = pattern(!uid, reply_len);
             self.note(format_args!("call {uid} runs at host {at}"));
         } else {
