@@ -1,20 +1,35 @@
-//! `cargo xtask perf`: a call's latency next to that of a bare AF_XDP ping-pong, in one interleaved run.
+//! `cargo xtask perf`: a call's latency next to that of a bare AF_XDP ping-pong, in one interleaved run; and `cargo xtask perf
+//! goodput`: what large messages reach over a bad cable, next to TCP.
 
 use crate::{
     demo::prepare,
     process::{become_command, cargo, is_root, run as execute},
 };
 use anyhow::{Result, bail};
+use std::ffi::OsString;
 
-/// How long to measure.
+/// What to measure, and for how long.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    what: Option<What>,
     /// How often each of the two is measured, in turn
     #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// Let the scheduler place daemons and applications; otherwise each host has one core
     #[arg(long)]
     unpinned: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Large messages over a cable that loses some, next to TCP's; options as `tollfree-demo goodput --help` says
+    #[command(disable_help_flag = true)]
+    Goodput {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 /// Builds both sides of the comparison and runs it; returns only where that fails.
@@ -28,7 +43,10 @@ pub fn run(options: &Options) -> Result<()> {
         );
     }
     let mut perf = prepare(false)?;
-    execute(cargo().args(["build", "--release", "-p", "tollfree-nic", "--example", "pingpong"]))?;
+    execute(cargo().args(["build", "--release", "-p", "tollfree-nic", "--examples"]))?;
+    if let Some(What::Goodput { arguments }) = &options.what {
+        return Err(become_command(perf.arg("goodput").args(arguments)));
+    }
     perf.arg("perf").arg("--rounds").arg(options.rounds.to_string());
     if options.unpinned {
         perf.arg("--unpinned");

@@ -46,9 +46,20 @@ impl Family {
 pub enum Place {
     /// In network namespaces of this prefix, by `afxdp` over a veth pair. Needs root.
     Namespaces(String),
+    /// Like [`Place::Namespaces`], with a third one between them, in which a program is the cable. Needs root.
+    Cable(String),
     /// In this process's own network, by `udp` over the loopback interface, on the two ports after this one. Needs
     /// nothing.
     Loopback(u16),
+}
+
+/// The namespace between two hosts.
+#[derive(Debug)]
+pub struct Cable {
+    /// Where frames have to be carried,
+    pub middle: Namespace,
+    /// from one of these interfaces to the other, and back.
+    pub halves: Vec<(String, String)>,
 }
 
 /// A client's host and a server's, and the cable between them. Dropped, nothing of them is left.
@@ -58,6 +69,8 @@ pub struct Hosts {
     pub client: Host,
     /// Where services run.
     pub server: Host,
+    /// What is between them, in [`Place::Cable`].
+    pub cable: Option<Cable>,
     folder: PathBuf,
     bpffs: PathBuf,
 }
@@ -68,11 +81,18 @@ impl Hosts {
     /// # Errors
     /// Without the privilege, or where something of that name is there already.
     pub fn create(place: &Place, folder: &Path, bpffs: &Path, programs: &Programs) -> Result<Hosts> {
+        let mut cable = None;
         let [client, server] = match place {
-            Place::Namespaces(prefix) => {
+            Place::Namespaces(prefix) | Place::Cable(prefix) => {
                 let client = Namespace::create(&format!("{prefix}-client"))?;
                 let server = Namespace::create(&format!("{prefix}-server"))?;
-                netns::connect(&client, 1, &server, 2)?;
+                if let Place::Cable(_) = place {
+                    let middle = Namespace::create(&format!("{prefix}-cable"))?;
+                    let halves = netns::connect_through(&middle, (&client, 1), (&server, 2))?;
+                    cable = Some(Cable { middle, halves });
+                } else {
+                    netns::connect(&client, 1, &server, 2)?;
+                }
                 [Some(Arc::new(client)), Some(Arc::new(server))]
             }
             Place::Loopback(_) => [None, None],
@@ -84,13 +104,13 @@ impl Hosts {
                 Cli { programs: programs.clone(), namespace, state, bpffs: bpffs.join(name), core: None };
             // On loopback one network serves both, so ports tell them apart.
             let port = match place {
-                Place::Namespaces(_) => PORT,
+                Place::Namespaces(_) | Place::Cable(_) => PORT,
                 Place::Loopback(base) => base + u16::from(number),
             };
             Ok(Host { name: name.to_owned(), number, port, cli, daemon: None })
         };
         let (client, server) = (host("client", 1, client)?, host("server", 2, server)?);
-        Ok(Hosts { client, server, folder: folder.to_owned(), bpffs: bpffs.to_owned() })
+        Ok(Hosts { client, server, cable, folder: folder.to_owned(), bpffs: bpffs.to_owned() })
     }
 }
 
@@ -225,11 +245,19 @@ impl Host {
     /// # Errors
     /// When it does not come up: with what it said.
     pub fn start_service(&self) -> Result<Process> {
-        let mut service = self.spawn("hash-service", &[])?;
+        self.start_serving("hash-service", &[], "demo.Hash")
+    }
+
+    /// Starts an application that serves a service, and waits until that can be called.
+    ///
+    /// # Errors
+    /// When it does not come up: with what it said.
+    pub fn start_serving(&self, program: &str, arguments: &[&str], service: &str) -> Result<Process> {
+        let mut process = self.spawn(program, arguments)?;
         let serves =
-            |cli: &Cli| cli.status().is_ok_and(|status| status.serves.iter().any(|name| name == "demo.Hash"));
-        service.until("serving", START_LIMIT, || serves(&self.cli))?;
-        Ok(service)
+            |cli: &Cli| cli.status().is_ok_and(|status| status.serves.iter().any(|name| name == service));
+        process.until("serving", START_LIMIT, || serves(&self.cli))?;
+        Ok(process)
     }
 
     /// Ends the daemon and takes XDP off the host's interface again, where it is there.

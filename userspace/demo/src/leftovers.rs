@@ -94,7 +94,8 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// The demo's names, and those of tests whose process has ended.
 fn is_ours(name: &str) -> bool {
-    let Some(prefix) = name.strip_suffix("-client").or_else(|| name.strip_suffix("-server")) else {
+    let Some(prefix) = ["-client", "-server", "-cable"].iter().find_map(|role| name.strip_suffix(role))
+    else {
         return false;
     };
     prefix == DEMO || owner_is_dead(prefix)
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn only_our_own_dead_are_swept() {
         let alive = std::process::id();
-        assert!(is_ours("tf-client") && is_ours("tf-server"));
+        assert!(["tf-client", "tf-server", "tf-cable"].into_iter().all(is_ours));
         assert!(is_ours("tft4294967295-3-server"), "no process has that id");
         for other in [format!("tft{alive}-0-client"), "tf-other".into(), "web-client".into(), "client".into()]
         {

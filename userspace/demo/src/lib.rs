@@ -4,6 +4,7 @@
 //! made here is held by a guard that removes it again, whatever happens.
 #![forbid(unsafe_code)]
 
+pub mod bulk;
 pub mod cli;
 pub mod host;
 pub mod interrupt;
@@ -16,6 +17,11 @@ pub mod tcp;
 /// The stubs that `build.rs` generates from `schemas/hash.proto`.
 pub mod stubs {
     include!(concat!(env!("OUT_DIR"), "/demo.rs"));
+}
+
+/// The stubs that `build.rs` generates from `schemas/kv.proto`.
+pub mod kv {
+    include!(concat!(env!("OUT_DIR"), "/kv/demo.rs"));
 }
 
 use std::path::{Path, PathBuf};

@@ -87,6 +87,41 @@ fn ip(arguments: &[&str]) -> Command {
 
 /// Name of the interface at either end of the cable.
 pub const INTERFACE: &str = "tf0";
+/// Name of the interface at either end of the cable beside it, where there is one.
+pub const TCP_INTERFACE: &str = "tcp0";
+
+/// Connects two hosts by cables through a namespace between them, in which something carries frames from one half to the other:
+/// `tf0` for Tollfree and `tcp0` for what it is compared with. Returns the names of the halves in the middle, cable by cable.
+///
+/// # Errors
+/// With what `ip` said.
+pub fn connect_through(
+    middle: &Namespace,
+    one: (&Namespace, u8),
+    other: (&Namespace, u8),
+) -> Result<Vec<(String, String)>> {
+    let mut halves = Vec::new();
+    for (interface, network) in [(INTERFACE, 77), (TCP_INTERFACE, 78)] {
+        let mut names = Vec::new();
+        for (namespace, host) in [one, other] {
+            let name = format!("{interface}-{host}");
+            let ends =
+                ["netns", &namespace.name, "type", "veth", "peer", "name", &name, "netns", &middle.name];
+            run(Command::new("ip").args(["link", "add", interface]).args(ends))?;
+            let address = format!("10.{network}.0.{host}/24");
+            namespace.ip(&["address", "add", &address, "dev", interface])?;
+            // The middle is a cable and has nothing to say.
+            middle.ip(&["link", "set", &name, "addrgenmode", "none", "arp", "off"])?;
+            for (place, name) in [(namespace, interface), (middle, &name)] {
+                place.ip(&["link", "set", name, "up"])?;
+            }
+            names.push(name);
+        }
+        let [left, right]: [String; 2] = names.try_into().map_err(|_| anyhow!("a cable has two ends"))?;
+        halves.push((left, right));
+    }
+    Ok(halves)
+}
 
 /// Connects two namespaces by a veth pair, `tf0` on both sides, with the last part of both addresses given.
 ///

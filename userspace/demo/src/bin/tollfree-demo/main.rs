@@ -1,6 +1,7 @@
 //! `cargo xtask demo`, `perf` and `clean` build this and become it: two hosts, the daemons on them, and what is shown.
 #![forbid(unsafe_code)]
 
+mod goodput;
 mod perf;
 mod show;
 mod tables;
@@ -23,6 +24,8 @@ enum Command {
     Demo(show::Options),
     /// A call's latency next to that of a bare AF_XDP ping-pong, interleaved
     Perf(perf::Options),
+    /// Large messages over a cable that loses some, next to TCP's, interleaved
+    Goodput(goodput::Options),
     /// Remove what a killed demo, test or measurement left behind
     Clean,
 }
@@ -42,6 +45,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(options) => show::run(&options),
         Command::Perf(options) => perf::run(&options),
+        Command::Goodput(options) => goodput::run(&options),
         Command::Clean => {
             let swept = leftovers::sweep(&leftovers::Lock::take()?)?;
             for what in &swept {
