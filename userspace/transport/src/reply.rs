@@ -219,6 +219,12 @@ impl Transport {
         let slot = server.find(header.call).filter(|slot| slot.state == State::Answering);
         let slot = slot.ok_or(Reason::StaleCall)?;
         let reply = slot.reply.as_deref_mut().ok_or(Reason::StaleCall)?;
+        if ack.head.base >= reply.window.fragments() {
+            // It has all of it, or has ended the call and wants no more, however little was sent.
+            self.retire_slot(header.session, slot_of(header.call));
+            self.unpark(now, header.session);
+            return Ok(());
+        }
         reply.heard_at = now;
         let progress = reply.window.acknowledge(&ack, header.sequence, now, flow.tolerance());
         flow.on_ack(now, &progress);

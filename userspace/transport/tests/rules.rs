@@ -155,6 +155,19 @@ fn a_lost_cancellation_is_made_good_by_the_next_call_in_the_slot() {
 }
 
 #[test]
+fn a_long_reply_that_nobody_waits_for_ends_although_the_cancellation_was_lost() {
+    let mut world = connected();
+    let uid = world.call(0, 1, 64, 4 << 20, FOREVER);
+    world.run_for(MS / 2);
+    assert!(sent(&world, Kind::Response) > 0 && world.status(uid).is_none(), "{:?}", world.sent);
+    world.filter = Box::new(|_, packet| packet.header.flags & FLAG_CANCEL == 0);
+    world.cancel(0, uid);
+    world.run_for(100 * MS);
+    assert!(world.hosts[1].held.is_empty(), "its client says that it wants no more of it");
+    assert_eq!(world.transport(1).held().in_flight, 0);
+}
+
+#[test]
 fn a_cancellation_that_overtakes_its_request_stops_it() {
     let mut world = connected();
     let cancelled = Rc::new(RefCell::new(false));
