@@ -120,7 +120,19 @@ impl Transport {
         payload: &[u8],
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Reason> {
-        let packet = Packet::decode(payload)?;
+        self.receive_marked(now, from, payload, false, sink)
+    }
+
+    /// Like [`Transport::receive`], of a packet that met congestion on its way: its IP header carries ECN's CE.
+    pub fn receive_marked(
+        &mut self,
+        now: u64,
+        from: Peer,
+        payload: &[u8],
+        marked: bool,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), Reason> {
+        let packet = Packet { marked, ..Packet::decode(payload)? };
         let outcome = match packet.kind {
             Kind::Hello => self.on_hello(now, from, &packet),
             Kind::Challenge => self.on_challenge(now, from, &packet),
