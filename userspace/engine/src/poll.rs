@@ -121,7 +121,9 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         self.core.send_ready(now, &mut self.transport);
         self.core.send_refusals(now, &mut self.transport);
         self.core.mirror_sessions(now, &mut self.transport);
-        work.transmitted = self.transmit(now);
+        // Round trips are measured between here and the other end's: what the turn itself took is not the network's.
+        let leaving = if work.any { self::now() } else { now };
+        work.transmitted = self.transmit(leaving);
         if work.transmitted {
             self.nic.flush()?;
         }
@@ -171,10 +173,11 @@ impl<N: Nic, D: Driver> Engine<N, D> {
 
     fn take_packets(&mut self, now: u64) -> Result<bool, Error> {
         let Engine { nic, transport, core, .. } = self;
-        let received = nic.receive(PACKETS_PER_TURN, &mut |packet| match transport.receive(
+        let received = nic.receive(PACKETS_PER_TURN, &mut |packet| match transport.receive_marked(
             now,
             packet.from,
             packet.payload,
+            packet.marked,
             &mut |event| core.on_event(now, event),
         ) {
             Ok(()) => core.count(Reason::Delivered),

@@ -10,7 +10,7 @@ mod wakeup;
 
 use crate::{
     Counters, Error, Frames, Nic, Received, TxError,
-    headers::HEADERS_MAX,
+    headers::{HEADERS_MAX, Incoming},
     paths::{Link, Paths},
 };
 use queue::{FRAME_BYTES, Queue};
@@ -197,7 +197,8 @@ impl Nic for AfXdp {
                     counters.rx_packets += 1;
                     counters.rx_bytes += incoming.payload.len() as u64;
                     paths.seen(&incoming.from, &incoming.back);
-                    sink(Received { from: incoming.from, payload: incoming.payload });
+                    let Incoming { from, payload, marked, .. } = incoming;
+                    sink(Received { from, payload, marked });
                 }
                 _ => counters.rx_dropped += 1,
             })?;

@@ -69,7 +69,7 @@ impl Template {
             Family::V4 => {
                 let ip = Ipv4 {
                     version_ihl: 0x45,
-                    dscp_ecn: 0,
+                    dscp_ecn: ECN_CAPABLE,
                     total_len: 0,
                     identification: 0,
                     flags_offset: DONT_FRAGMENT.to_be(),
@@ -84,7 +84,7 @@ impl Template {
             }
             Family::V6 => {
                 let ip = Ipv6 {
-                    version_class_flow: (6u32 << 28).to_be(),
+                    version_class_flow: (6u32 << 28 | u32::from(ECN_CAPABLE) << 20).to_be(),
                     payload_len: 0,
                     next_header: PROTOCOL_UDP,
                     hop_limit: TTL,
@@ -154,6 +154,14 @@ pub fn is_v4(address: Address) -> bool {
     Address::v4(address.0[3]) == address
 }
 
+/// What packets leave with in the two ECN bits: ECT(0), "mark me rather than drop me".
+pub const ECN_CAPABLE: u8 = 0b10;
+
+/// Whether a traffic class says that congestion was experienced.
+pub fn is_marked(class: u8) -> bool {
+    class & 0b11 == 0b11
+}
+
 /// A received frame, taken apart.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
@@ -161,6 +169,8 @@ pub struct Incoming<'a> {
     pub from: Peer,
     /// The UDP payload, without Ethernet's padding.
     pub payload: &'a [u8],
+    /// Routers on its way were congested.
+    pub marked: bool,
     /// The way back: the frame's addresses with their roles exchanged.
     pub back: Path,
 }
@@ -176,18 +186,18 @@ pub fn parse(frame: &[u8]) -> Option<Incoming<'_>> {
         ethertype = tag.ethertype;
         vlan = Some(u16::from_be(tag.control) & VLAN_ID);
     }
-    let (source, destination) = if ethertype == ETHERTYPE_IPV4.to_be() {
+    let (source, destination, ecn) = if ethertype == ETHERTYPE_IPV4.to_be() {
         let ip: Ipv4 = cursor.read().ok()?;
         if ip.version_ihl != 0x45 || ip.protocol != PROTOCOL_UDP {
             return None;
         }
-        (Address::v4(ip.source), Address::v4(ip.destination))
+        (Address::v4(ip.source), Address::v4(ip.destination), ip.dscp_ecn)
     } else if ethertype == ETHERTYPE_IPV6.to_be() {
         let ip: Ipv6 = cursor.read().ok()?;
         if ip.next_header != PROTOCOL_UDP {
             return None;
         }
-        (Address(ip.source), Address(ip.destination))
+        (Address(ip.source), Address(ip.destination), (u32::from_be(ip.version_class_flow) >> 20) as u8)
     } else {
         return None;
     };
@@ -196,6 +206,7 @@ pub fn parse(frame: &[u8]) -> Option<Incoming<'_>> {
     Some(Incoming {
         from: Peer { address: source, port: u16::from_be(udp.source) },
         payload,
+        marked: is_marked(ecn),
         back: Path {
             source_mac: ethernet.destination,
             next_mac: ethernet.source,
@@ -283,6 +294,10 @@ mod tests {
             prop_assert_eq!(incoming.payload, &payload[..]);
             let back = Path { source_mac: macs[1], next_mac: macs[0], vlan, source: destination };
             prop_assert_eq!(incoming.back, back);
+            prop_assert!(!incoming.marked);
+            let class = udp_at - if ipv6 { size_of::<Ipv6>() - 1 } else { size_of::<Ipv4>() - 1 };
+            frame[class] |= if ipv6 { 0x30 } else { 0x03 };
+            prop_assert!(parse(&frame).unwrap().marked);
         }
 
         #[test]

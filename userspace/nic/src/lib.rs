@@ -25,6 +25,9 @@ pub struct Received<'a> {
     pub from: Peer,
     /// The UDP payload: from the base header on, without Ethernet's padding.
     pub payload: &'a [u8],
+    /// A router on the way was congested and said so (ECN's CE). All packets leave able to be marked; switches and qdiscs
+    /// mark them where they are told to. A veth pair never does.
+    pub marked: bool,
 }
 
 /// A source and sink of packets, driven by one polling thread. Nothing here blocks.

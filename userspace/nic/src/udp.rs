@@ -3,6 +3,7 @@
 //! Packets go out and come in by the batch, one system call for up to [`BATCH`] of them. The kernel does all the
 //! addressing.
 
+use crate::headers::ECN_CAPABLE;
 use crate::{Counters, Error, Frames, Nic, Received, TxError};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::{
@@ -89,6 +90,13 @@ fn listening(listen: SocketAddr, buffer: usize) -> rustix::io::Result<(OwnedFd, 
     let family = if listen.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    // Packets may be marked instead of dropped, and the marks are told. An IPv6 socket takes IPv4 packets too.
+    sockopt::set_ip_tos(&socket, ECN_CAPABLE)?;
+    sockopt::set_ip_recvtos(&socket, true)?;
+    if listen.is_ipv6() {
+        sockopt::set_ipv6_tclass(&socket, ECN_CAPABLE.into())?;
+        sockopt::set_ipv6_recvtclass(&socket, true)?;
+    }
     if listen.is_ipv6() && listen.ip().is_unspecified() {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }

@@ -53,6 +53,32 @@ fn there_and_back(listen: &str) {
     assert_accounted(&b);
 }
 
+fn marks_are_told(listen: &str) {
+    let mut nic = open(listen);
+    let sender = UdpSocket::bind(listen).unwrap();
+    for class in [0b11u8, 0b10] {
+        match listen.contains('[') {
+            true => rustix::net::sockopt::set_ipv6_tclass(&sender, class.into()).unwrap(),
+            false => rustix::net::sockopt::set_ip_tos(&sender, class).unwrap(),
+        }
+        sender.send_to(b"packet", nic.local_addr()).unwrap();
+        let mut marked = None;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while marked.is_none() && Instant::now() < deadline {
+            nic.receive(1, &mut |packet| marked = Some(packet.marked)).unwrap();
+        }
+        assert_eq!(marked, Some(class == 0b11));
+    }
+}
+
+#[test]
+fn congestion_marks_are_told() {
+    marks_are_told("127.0.0.1:0");
+    if has_ipv6() {
+        marks_are_told("[::1]:0");
+    }
+}
+
 fn has_ipv6() -> bool {
     let there = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     if !there {

@@ -2,6 +2,7 @@
 
 use super::BATCH;
 use crate::Received;
+use crate::headers::is_marked;
 use std::{
     io, mem,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -14,9 +15,15 @@ pub struct RxBatch {
     bytes: Box<[u8]>,
     stride: usize,
     names: Box<[libc::sockaddr_storage; BATCH]>,
-    /// Length of each datagram in bytes; `None` if it did not fit.
-    lengths: [Option<usize>; BATCH],
+    controls: Box<[Control; BATCH]>,
+    /// Length of each datagram in bytes, `None` if it did not fit, and whether it is marked.
+    lengths: [(Option<usize>, bool); BATCH],
 }
+
+/// Room for what the kernel says besides a datagram: its traffic class.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; 64]);
 
 impl RxBatch {
     /// Buffers for datagrams of up to `stride` bytes.
@@ -25,7 +32,8 @@ impl RxBatch {
             bytes: vec![0; stride * BATCH].into_boxed_slice(),
             stride,
             names: Box::new([empty_name(); BATCH]),
-            lengths: [None; BATCH],
+            controls: Box::new([Control([0; 64]); BATCH]),
+            lengths: [(None, false); BATCH],
         }
     }
 
@@ -34,8 +42,9 @@ impl RxBatch {
         let wanted = wanted.min(BATCH);
         let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
         let mut messages = [empty_message(); BATCH];
-        let parts = self.bytes.chunks_exact_mut(self.stride.max(1)).zip(self.names.iter_mut());
-        for ((vector, message), (bytes, name)) in
+        let names = self.names.iter_mut().zip(self.controls.iter_mut());
+        let parts = self.bytes.chunks_exact_mut(self.stride.max(1)).zip(names);
+        for ((vector, message), (bytes, (name, control))) in
             vectors.iter_mut().zip(&mut messages).zip(parts).take(wanted)
         {
             *vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -43,9 +52,11 @@ impl RxBatch {
             message.msg_hdr.msg_iovlen = 1;
             message.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
             message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
+            message.msg_hdr.msg_control = std::ptr::from_mut(control).cast();
+            message.msg_hdr.msg_controllen = size_of::<Control>();
         }
-        // SAFETY: the first `wanted` messages point to one vector, one name and one part of `bytes` each, all of
-        // which outlive the call and are not otherwise used during it.
+        // SAFETY: the first `wanted` messages point to one vector, one name, one control buffer and one part of `bytes`
+        // each, all of which outlive the call and are not otherwise used during it.
         let got = unsafe {
             libc::recvmmsg(
                 socket,
@@ -58,7 +69,7 @@ impl RxBatch {
         let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
         for (length, message) in self.lengths.iter_mut().zip(&messages[..got]) {
             let whole = message.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
-            *length = whole.then_some(message.msg_len as usize);
+            *length = (whole.then_some(message.msg_len as usize), is_marked(class(&message.msg_hdr)));
         }
         Ok(got)
     }
@@ -66,9 +77,37 @@ impl RxBatch {
     /// One datagram of the last batch; `None` if it was too long or from no IP address.
     pub fn packet(&self, at: usize) -> Option<Received<'_>> {
         let start = at * self.stride;
-        let payload = self.bytes.get(start..start + self.lengths[at]?)?;
-        Some(Received { from: peer(&self.names[at])?, payload })
+        let (length, marked) = self.lengths[at];
+        let payload = self.bytes.get(start..start + length?)?;
+        Some(Received { from: peer(&self.names[at])?, payload, marked })
     }
+}
+
+/// The traffic class of a datagram just received; 0 where the kernel does not say.
+fn class(message: &libc::msghdr) -> u8 {
+    // SAFETY: the header and the control buffer that it points to were filled by the kernel in the call before.
+    let mut control = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: null, or a header of a control message within the buffer.
+    while let Some(header) = unsafe { control.as_ref() } {
+        // One byte for IPv4, an `int` for IPv6, of which the lowest byte counts.
+        let wanted = match (header.cmsg_level, header.cmsg_type) {
+            (libc::IPPROTO_IP, libc::IP_TOS) => Some(0),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if cfg!(target_endian = "big") => Some(3),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => Some(0),
+            _ => None,
+        };
+        if let Some(at) = wanted {
+            // SAFETY: the kernel has written at least that many bytes behind a header of this type.
+            let data = unsafe { libc::CMSG_DATA(control) };
+            // SAFETY: as above.
+            let data = unsafe { data.add(at) };
+            // SAFETY: as above.
+            return unsafe { data.read() };
+        }
+        // SAFETY: the header is one of this message's.
+        control = unsafe { libc::CMSG_NXTHDR(message, control) };
+    }
+    0
 }
 
 /// Datagrams waiting to be sent: a queue that is refilled only once it ran empty.
