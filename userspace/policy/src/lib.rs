@@ -20,6 +20,7 @@ mod explain;
 mod hash;
 mod ir;
 mod lex;
+mod needs;
 mod notation;
 mod parse;
 mod place;
@@ -35,6 +36,7 @@ pub use engine::{
 };
 pub use explain::{ElementPlace, Explain, MethodTransport, Place, ResponsePlace};
 pub use ir::Side;
+pub use needs::Needs;
 pub use place::Home;
 pub use table::{CAPACITY_DEFAULT, CAPACITY_MAX, KeyType, TableError, TableKind, TableSpec, ValueType};
 
@@ -97,25 +99,6 @@ pub struct Compiled {
     pub needs: Needs,
 }
 
-/// What a policy needs besides calls: names from the daemon's configuration, and abilities.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Groups of backends, by name or as `label=value`, that calls are routed or mirrored to.
-    pub backends: Vec<String>,
-    /// External authorisers that are asked.
-    pub authorisers: Vec<String>,
-    /// Keys of encryption.
-    pub keys: Vec<String>,
-    /// What is asked of peers' tokens and labels: `label.app`, `claim.role`, `issuer`, `audience`, `token`.
-    pub peer: Vec<String>,
-    /// Keys of metadata.
-    pub metadata: Vec<String>,
-    /// Makes calls once more.
-    pub retry: bool,
-    /// Takes backends out of service.
-    pub eject: bool,
-}
-
 /// Compiles a policy for the methods of a schema.
 ///
 /// # Errors
@@ -157,7 +140,7 @@ pub fn compile(
         decisions,
         shared: homes.iter().enumerate().filter(|(_, home)| **home == Home::Both).map(|(at, _)| at).collect(),
         homes,
-        needs: Needs::default(),
+        needs: needs::of(&policy),
     })
 }
 

@@ -74,8 +74,7 @@ impl Checker<'_, '_, '_> {
                     Err(Reported)
                 }
             },
-            (PatternKind::Name(name), Kind::Method) => self.id(self.methods.one(name), span),
-            (PatternKind::Name(name), Kind::Service) => self.id(self.methods.service(name), span),
+            (PatternKind::Name(name), Kind::Method | Kind::Service) => self.only_id(name, span, kind),
             _ => Ok(None),
         };
         match found {
@@ -91,12 +90,35 @@ impl Checker<'_, '_, '_> {
         }
     }
 
-    fn id(&mut self, found: Result<u32, NoMethod>, span: &Span) -> Result<Option<Constant>, Reported> {
+    /// A method or service where only one will do.
+    fn only_id(&mut self, name: &str, span: &Span, kind: &Kind) -> Result<Option<Constant>, Reported> {
+        let numbers = self.ids(name, span, kind).ok_or(Reported)?;
+        match numbers.as_slice() {
+            [only] => Ok(Some(Constant::Number(*only))),
+            _ => {
+                self.sink
+                    .error(span, format!("`{name}` is a method of several services"), "which one?")
+                    .help("write its path, such as 'kv.Kv/Get'");
+                Err(Reported)
+            }
+        }
+    }
+
+    /// The numbers of the methods or services of a name, ascending; at least one, or the mistake is reported.
+    pub(super) fn ids(&mut self, name: &str, span: &Span, kind: &Kind) -> Option<Vec<u64>> {
+        let found = match kind {
+            Kind::Service => self.methods.service(name).map(|number| vec![number]),
+            _ => self.methods.named(name),
+        };
         match found {
-            Ok(id) => Ok(Some(Constant::Number(number_of_id(id)))),
+            Ok(ids) => {
+                let mut numbers: Vec<u64> = ids.into_iter().map(number_of_id).collect();
+                numbers.sort_unstable();
+                Some(numbers)
+            }
             Err(NoMethod { message, help }) => {
                 self.sink.error(span, message, "not in the schema").maybe_help(help);
-                Err(Reported)
+                None
             }
         }
     }
@@ -131,8 +153,7 @@ impl Checker<'_, '_, '_> {
                 Some((address, 128)) => Ok(Some(Constant::Bytes(address.to_vec()))),
                 _ => Ok(None),
             },
-            (Literal::Text(text), Kind::Method) => self.id(self.methods.one(text), span),
-            (Literal::Text(text), Kind::Service) => self.id(self.methods.service(text), span),
+            (Literal::Text(text), Kind::Method | Kind::Service) => self.only_id(text, span, kind),
             (Literal::Number { negative, magnitude }, _) => {
                 let value = i128::from(*magnitude) * if *negative { -1 } else { 1 };
                 let range = match kind {

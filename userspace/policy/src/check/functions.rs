@@ -64,17 +64,14 @@ impl Checker<'_, '_, '_> {
             }
             ("starts_with", [text, prefix]) => {
                 let value = self.value(text)?;
+                let place = &prefix.span;
                 let prefix = self.text(prefix, "a prefix", "starts_with(text, 'prefix')")?;
+                if matches!(value.kind, Kind::Method | Kind::Service) && !value.optional {
+                    let numbers = self.starting_with(&prefix, place, &value.kind)?;
+                    return Some(self.is_one_of(value.operand, &numbers, span));
+                }
                 if !matches!(value.kind, Kind::Text(_) | Kind::Bytes(_)) {
-                    let help = match value.kind {
-                        Kind::Method | Kind::Service => {
-                            Some("match it with a pattern such as 'Admin*'".to_owned())
-                        }
-                        _ => None,
-                    };
-                    self.sink
-                        .error(&text.span, format!("this is {}, not text", value.kind), "not text")
-                        .maybe_help(help);
+                    self.sink.error(&text.span, format!("this is {}, not text", value.kind), "not text");
                     return None;
                 }
                 let op = Op::StartsWith { text: value.operand, prefix: prefix.into_bytes() };

@@ -62,31 +62,37 @@ impl<'a> Methods<'a> {
     }
 
     /// The method of a path or of a name that only one has.
-    pub(super) fn one(&self, written: &str) -> Result<u32, NoMethod> {
-        let wanted = written.trim_start_matches('/');
-        if let Some((_, method)) =
-            self.all.iter().find(|(_, method)| method.path.trim_start_matches('/') == wanted)
-        {
-            return Ok(method.id);
-        }
-        let bare = self.by_name.get(wanted).map_or(&[][..], Vec::as_slice);
-        let short: Vec<usize> = match (bare, wanted.split_once('/')) {
-            ([], Some((service, name))) => {
-                let named = self.by_name.get(name).map_or(&[][..], Vec::as_slice);
-                named.iter().copied().filter(|at| short(self.all[*at].0) == service).collect()
-            }
-            _ => bare.to_vec(),
-        };
-        match short.as_slice() {
-            [] => Err(self.unknown(written, false)),
-            [only] => Ok(self.all[*only].1.id),
+    fn one(&self, written: &str) -> Result<u32, NoMethod> {
+        match self.named(written)?.as_slice() {
+            [only] => Ok(*only),
             several => {
-                let paths = several.iter().map(|at| self.all[*at].1.path.trim_start_matches('/'));
+                let paths = self.all.iter().map(|(_, method)| *method).filter(|m| several.contains(&m.id));
+                let paths: Vec<&str> = paths.map(|method| method.path.trim_start_matches('/')).collect();
                 Err(NoMethod {
                     message: format!("`{written}` is a method of several services"),
-                    help: Some(format!("write which: '{}'", paths.collect::<Vec<_>>().join("' or '"))),
+                    help: Some(format!("write which: '{}'", paths.join("' or '"))),
                 })
             }
+        }
+    }
+
+    /// The methods of a path, or of a name: at least one.
+    pub(super) fn named(&self, written: &str) -> Result<Vec<u32>, NoMethod> {
+        let wanted = written.trim_start_matches('/');
+        if let Some((service, name)) = wanted.split_once('/') {
+            let candidates =
+                self.by_name.get(name).map_or(&[][..], Vec::as_slice).iter().map(|at| self.all[*at]);
+            let of = |matches: &dyn Fn(&str) -> bool| {
+                let found = candidates.clone().filter(|(known, _)| matches(known));
+                found.map(|(_, method)| method.id).collect::<Vec<u32>>()
+            };
+            let full = of(&|known| known == service);
+            let found = if full.is_empty() { of(&|known| short(known) == service) } else { full };
+            return if found.is_empty() { Err(self.unknown(written, false)) } else { Ok(found) };
+        }
+        match self.by_name.get(wanted) {
+            Some(places) => Ok(places.iter().map(|at| self.all[*at].1.id).collect()),
+            None => Err(self.unknown(written, false)),
         }
     }
 

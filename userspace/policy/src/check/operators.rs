@@ -103,9 +103,12 @@ impl Checker<'_, '_, '_> {
         right: &Expression,
         span: &Span,
     ) -> Option<Value> {
+        let equality = matches!(op, Comparison::Equal | Comparison::NotEqual);
+        if equality && let Some(value) = self.is_one_of_methods(op, left, right, span) {
+            return value;
+        }
         let (a, b) = self.sides(left, right, |kind, _| kind.widened())?;
         let optional = a.optional || b.optional;
-        let equality = matches!(op, Comparison::Equal | Comparison::NotEqual);
         if let (Some(wide), Some(other)) = (a.kind.wide(), b.kind.wide()) {
             if wide != other {
                 return self.disagree(&a.kind, &b.kind, span);
@@ -135,6 +138,49 @@ impl Checker<'_, '_, '_> {
             return Some(same);
         }
         Some(self.keep(span, Op::Not(same.operand), Kind::Bool, optional))
+    }
+
+    /// `method == Get`, where several services may have a method of that name; `None`: it is something else.
+    #[expect(clippy::option_option, reason = "whether it is this, and whether that is right")]
+    fn is_one_of_methods(
+        &mut self,
+        op: Comparison,
+        left: &Expression,
+        right: &Expression,
+        span: &Span,
+    ) -> Option<Option<Value>> {
+        let (method, name) = match (super::is_name(left, "method"), super::is_name(right, "method")) {
+            (true, false) => (left, right),
+            (false, true) => (right, left),
+            _ => return None,
+        };
+        let written = match self.as_constant(name)? {
+            PatternKind::Name(written) | PatternKind::Literal(Literal::Text(written)) => written,
+            _ => return None,
+        };
+        let subject = self.value(method)?;
+        let Some(numbers) = self.ids(&written, &name.span, &subject.kind) else { return Some(None) };
+        let found = self.is_one_of(subject.operand, &numbers, span);
+        Some(Some(match op {
+            Comparison::NotEqual => self.keep(span, Op::Not(found.operand), Kind::Bool, false),
+            _ => found,
+        }))
+    }
+
+    /// Whether a number that is always there is one of some.
+    pub(super) fn is_one_of(&mut self, subject: Operand, numbers: &[u64], span: &Span) -> Value {
+        let mut found: Option<Value> = None;
+        for number in numbers {
+            let (op, kind) = (Comparison::Equal, Number::Unsigned);
+            let b = Operand::Constant(Constant::Number(*number));
+            let this =
+                self.keep(span, Op::Compare { op, number: kind, a: subject.clone(), b }, Kind::Bool, false);
+            found = Some(match found {
+                None => this,
+                Some(before) => self.keep(span, Op::Or(before.operand, this.operand), Kind::Bool, false),
+            });
+        }
+        found.unwrap_or_else(|| constant(0, Kind::Bool))
     }
 
     fn disagree(&mut self, a: &Kind, b: &Kind, span: &Span) -> Option<Value> {

@@ -50,9 +50,9 @@ impl Checker<'_, '_, '_> {
             PatternKind::Literal(Literal::Text(text)) if subject.kind == Kind::Address => {
                 return self.addresses(text, span);
             }
-            PatternKind::Literal(_) => ir::Pattern::Equal(self.constant(kind, span, &subject.kind)?),
+            PatternKind::Literal(_) => return self.equal(kind, span, &subject.kind),
             PatternKind::Name(name) => match self.frame.parameters.get(name) {
-                None => ir::Pattern::Equal(self.constant(kind, span, &subject.kind)?),
+                None => return self.equal(kind, span, &subject.kind),
                 Some(None) => return None,
                 Some(Some(argument)) => {
                     let argument = argument.clone();
@@ -66,24 +66,45 @@ impl Checker<'_, '_, '_> {
                         crate::ast::ExpressionKind::Name(name) => PatternKind::Name(name),
                         _ => return None,
                     };
-                    ir::Pattern::Equal(self.constant(&constant, span, &subject.kind)?)
+                    return self.equal(&constant, span, &subject.kind);
                 }
             },
         })
     }
 
+    /// A constant; the name of a method can be that of several.
+    fn equal(&mut self, constant: &PatternKind, span: &Span, kind: &Kind) -> Option<ir::Pattern> {
+        if let (Kind::Method, PatternKind::Name(name) | PatternKind::Literal(Literal::Text(name))) =
+            (kind, constant)
+        {
+            let numbers = self.ids(name, span, kind)?;
+            return Some(match numbers.as_slice() {
+                [only] => ir::Pattern::Equal(Constant::Number(*only)),
+                _ => ir::Pattern::OneOf(numbers),
+            });
+        }
+        Some(ir::Pattern::Equal(self.constant(constant, span, kind)?))
+    }
+
     fn prefix(&mut self, prefix: &str, span: &Span, kind: &Kind) -> Option<ir::Pattern> {
-        let mut ids = match kind {
-            Kind::Text(_) | Kind::Bytes(_) => return Some(ir::Pattern::Prefix(prefix.as_bytes().to_vec())),
-            Kind::Method => self.methods.starting_with(prefix),
-            Kind::Service => self.methods.services_starting_with(prefix),
+        match kind {
+            Kind::Text(_) | Kind::Bytes(_) => Some(ir::Pattern::Prefix(prefix.as_bytes().to_vec())),
+            Kind::Method | Kind::Service => Some(ir::Pattern::OneOf(self.starting_with(prefix, span, kind)?)),
             _ => {
                 let message = format!("{kind} does not start with anything");
                 self.sink
                     .error(span, message, "not text")
                     .help("`*` stands for any end of a text; write \\* for a star");
-                return None;
+                None
             }
+        }
+    }
+
+    /// The numbers of the methods or services whose names start so, ascending.
+    pub(super) fn starting_with(&mut self, prefix: &str, span: &Span, kind: &Kind) -> Option<Vec<u64>> {
+        let ids = match kind {
+            Kind::Service => self.methods.services_starting_with(prefix),
+            _ => self.methods.starting_with(prefix),
         };
         if ids.is_empty() {
             self.sink
@@ -91,11 +112,10 @@ impl Checker<'_, '_, '_> {
                 .help("methods are matched by their names and by their paths, such as 'kv.Kv/Get'");
             return None;
         }
-        ids.sort_unstable();
         let mut numbers: Vec<u64> = ids.into_iter().map(number_of_id).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        Some(ir::Pattern::OneOf(numbers))
+        Some(numbers)
     }
 
     fn range(&mut self, from: &Literal, to: &Literal, span: &Span, kind: &Kind) -> Option<ir::Pattern> {
