@@ -6,6 +6,8 @@ use tollfree_wire::frame::Peer;
 
 /// Calls that may wait for one answer.
 const WAITING_MAX: usize = 4096;
+/// Agreements that are kept at once. With more, old ones are forgotten, and asked for again when they are needed.
+const BINDINGS_MAX: usize = 8192;
 /// How long a refusal is believed before the peer is asked again, in ns: its service may have been upgraded.
 const REFUSAL_NS: u64 = 1_000_000_000;
 
@@ -55,6 +57,12 @@ impl Bindings {
             && *until_ns <= now
         {
             self.0.remove(&key);
+        }
+        if self.0.len() >= BINDINGS_MAX && !self.0.contains_key(&key) {
+            self.0.retain(|_, binding| matches!(binding, Binding::Asking { .. }));
+            if self.0.len() >= BINDINGS_MAX {
+                return Answer::Crowded;
+            }
         }
         let mut ask = false;
         let binding = self.0.entry(key).or_insert_with(|| {
@@ -142,6 +150,22 @@ mod tests {
         assert_eq!(bindings.look_up(KEY, 0, Vec::new), Answer::Agreed);
         bindings.forget_peer(KEY.peer);
         assert_eq!(bindings.look_up(KEY, 0, Vec::new), Answer::Wait { ask: true });
+    }
+
+    #[test]
+    fn there_are_never_more_than_so_many() {
+        let mut bindings = Bindings::default();
+        for layout in 0..BINDINGS_MAX as u32 {
+            bindings.agree(Key { layout, ..KEY });
+        }
+        let next = Key { layout: u32::MAX, ..KEY };
+        assert_eq!(bindings.look_up(next, 0, Vec::new), Answer::Wait { ask: true });
+        assert_eq!(bindings.0.len(), 1, "the others are asked for again");
+        for layout in 0..BINDINGS_MAX as u32 - 1 {
+            bindings.look_up(Key { layout, ..KEY }, 0, Vec::new);
+        }
+        let one_more = Key { layout: u32::MAX - 1, ..KEY };
+        assert_eq!(bindings.look_up(one_more, 0, Vec::new), Answer::Crowded, "all of them are being asked");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Everything the engine knows besides its packet backend and its transport, and what becomes of transport events.
 
+use crate::accepted::Accepted;
 use crate::apps::{App, AppId, response};
 use crate::bindings::Bindings;
 use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, Progress, REPLY_TOKEN};
@@ -34,8 +35,8 @@ pub struct Core<D> {
     pub incoming: Slab<Incoming>,
     pub held: Slab<HeldReply>,
     pub bindings: Bindings,
-    /// Layouts of peers found compatible: (method, their fingerprint) to our fingerprint.
-    pub accepted: HashMap<(u32, u32), u32>,
+    /// Layouts of peers found compatible.
+    pub accepted: Accepted,
     /// What transport blocks say of how methods are carried.
     pub carriage: Carriage,
     /// Judges calls that arrive, where no XDP program has.
@@ -68,7 +69,7 @@ impl<D: Driver> Core<D> {
             incoming: Slab::default(),
             held: Slab::default(),
             bindings: Bindings::default(),
-            accepted: HashMap::new(),
+            accepted: Accepted::default(),
             carriage: Carriage::default(),
             server_gate: Gate::default(),
             client_gate: Gate::default(),
@@ -112,10 +113,14 @@ impl<D: Driver> Core<D> {
             }
             Event::Cancelled { call } => self.on_cancelled(call),
             Event::Released { token } => self.on_released(token & !REPLY_TOKEN),
-            Event::SessionUp { peer } => info!(%peer, "session up"),
+            Event::SessionUp { peer } => {
+                info!(%peer, "session up");
+                self.accepted.session_up(peer);
+            }
             Event::SessionDown { peer, why } => {
                 info!(%peer, why, "session down");
                 self.bindings.forget_peer(peer);
+                self.accepted.session_down(peer);
             }
         }
     }

@@ -8,6 +8,7 @@ use tollfree_policy::{CallView, PeerView, Start, Verdict};
 use tollfree_ring::{DaemonOp, DeliveryHeader, Submission, VerdictAt};
 use tollfree_schema::{BindRequest, Compat};
 use tollfree_transport::{IncomingCall, IncomingRequest, Reply, Transport};
+use tollfree_wire::frame::Peer;
 use tollfree_wire::header::{FLAT_MAX, METHOD_CONTROL, NO_DEADLINE};
 use tollfree_wire::maps::LayoutKey;
 use tollfree_wire::{Code, Reason};
@@ -20,7 +21,7 @@ impl<D: Driver> Core<D> {
     /// A request from another host.
     pub fn on_request(&mut self, now: u64, request: &IncomingRequest<'_>) {
         if request.method == METHOD_CONTROL {
-            let (status, why) = self.on_bind(request.body);
+            let (status, why) = self.on_bind(request.peer, request.body);
             self.refusals.push(Refusal { call: request.call, status, why });
             return;
         }
@@ -32,7 +33,7 @@ impl<D: Driver> Core<D> {
     fn serve(&mut self, now: u64, request: &IncomingRequest<'_>) -> Result<(), (Code, String)> {
         let &IncomingRequest { call, session, method, layout, deadline_ns, flat, body, .. } = request;
         let id = self.server_of(method)?;
-        let known = self.check_flat(id, method, layout, flat)?;
+        let known = self.check_flat(id, request)?;
         if !self.judged_below {
             let mut copy = [0; FLAT_MAX];
             let copy = &mut copy[..flat.len()];
@@ -106,7 +107,8 @@ impl<D: Driver> Core<D> {
     /// Our name for the layout a request is written in: its own fingerprint where we know that layout, ours where its
     /// layout was found to extend ours. Every field that the service reads is checked to be what its type allows: the
     /// policy compares whole fields, so a value with two spellings would be two users to it and one to the service.
-    fn check_flat(&self, id: AppId, method: u32, layout: u32, flat: &[u8]) -> Result<u32, (Code, String)> {
+    fn check_flat(&self, id: AppId, request: &IncomingRequest<'_>) -> Result<u32, (Code, String)> {
+        let &IncomingRequest { peer, method, layout, flat, .. } = request;
         let Some(known) = self.apps.get(id.0).and_then(|app| app.methods.get(&method)) else {
             return Err((Code::Unavailable, "the service's process has just ended".to_owned()));
         };
@@ -115,14 +117,14 @@ impl<D: Driver> Core<D> {
         if ours.fingerprint == layout {
             return Ok(layout);
         }
-        self.accepted.get(&(method, layout)).copied().ok_or_else(|| {
+        self.accepted.get(peer, method, layout).ok_or_else(|| {
             let path = &known.method.path;
             (Code::FailedPrecondition, format!("layout {layout:#010x} of {path} has not been agreed on"))
         })
     }
 
     /// A peer asks whether a service here reads its layout.
-    fn on_bind(&mut self, body: &[u8]) -> (Code, String) {
+    fn on_bind(&mut self, peer: Peer, body: &[u8]) -> (Code, String) {
         let question = match BindRequest::decode(body) {
             Ok(question) => question,
             Err(error) => {
@@ -156,7 +158,10 @@ impl<D: Driver> Core<D> {
                 ours
             }
         };
-        self.accepted.insert((method, theirs), known_as);
+        if !self.accepted.accept(peer, method, theirs, known_as) {
+            let why = "this host has accepted too many layouts of yours; open a new session";
+            return (Code::ResourceExhausted, why.to_owned());
+        }
         (Code::Ok, String::new())
     }
 

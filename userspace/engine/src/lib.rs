@@ -9,6 +9,7 @@
 //! the engine speaks to it through a [`Handle`], and it mirrors sessions to the kernel through a [`Driver`].
 #![forbid(unsafe_code)]
 
+mod accepted;
 mod apps;
 mod bindings;
 mod calls;

@@ -9,11 +9,9 @@ use crate::wait::{Next, TICK_NS, Waiter, Work};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::hash_map::Entry;
 use tollfree_nic::{Nic, TxError};
-use tollfree_transport::{Blocked, Body, Transmit, Transport};
+use tollfree_transport::{Blocked, Transmit, Transport};
 use tollfree_wire::Reason;
-use tollfree_wire::header::{HEADER_LEN, Header};
 use tracing::{info, warn};
-use zerocopy::IntoBytes;
 
 /// Packets taken from the backend in one turn.
 const PACKETS_PER_TURN: usize = 64;

@@ -97,6 +97,39 @@ fn the_papers_transport_block_works_between_two_hosts() {
 }
 
 #[test]
+fn ordered_requests_reach_the_service_in_order_although_the_first_is_lost() {
+    let mut hosts = hosts();
+    hosts.client.carry(Side::Client, BLOCK, &kv());
+    hosts.round(SET, 1);
+    lose_first(&hosts.wire, SET);
+    for cookie in 2..12 {
+        hosts.caller.call_method(SET, cookie, b"\x05alice", &cookie.to_le_bytes(), None);
+    }
+    for cookie in 2..12u64 {
+        let request = hosts.service.next();
+        assert_eq!(request.body, cookie.to_le_bytes());
+        hosts.service.respond(request.call, Code::Ok, b"");
+    }
+    for _ in 2..12 {
+        assert_eq!(hosts.caller.next().status, Code::Ok);
+    }
+}
+
+#[test]
+fn a_body_that_is_corrupted_on_the_wire_never_arrives() {
+    let mut hosts = hosts();
+    let checked = "match rpc-schema:\n    _ => reliable() -> checksum()\n";
+    hosts.server.carry(Side::Server, checked, &kv());
+    hosts.round(SET, 1);
+    hosts.wire.corrupt_next(Kind::Request);
+    hosts.round(SET, 2);
+    assert_eq!(hosts.server.reason("bad_checksum"), 1);
+    hosts.wire.corrupt_next(Kind::Response);
+    hosts.round(SET, 3);
+    assert_eq!(hosts.client.reason("bad_checksum"), 1);
+}
+
+#[test]
 fn one_hosts_block_is_enough_and_takes_effect_while_calls_run() {
     let mut hosts = hosts();
     hosts.round(GET, 1);

@@ -14,7 +14,7 @@ use tollfree_wire::{Kind, Packet};
 pub struct Seen {
     pub kind: Kind,
     pub method: u32,
-    /// Bytes between base header and body's end that are neither the flat block nor, by its length, the body.
+    /// Bytes from the base header on.
     pub payload_len: usize,
 }
 
@@ -27,6 +27,7 @@ pub struct Wire {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     filter: Arc<Mutex<Filter>>,
+    corrupt: Arc<Mutex<Option<Kind>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -38,16 +39,24 @@ impl Wire {
         let address = front.local_addr().unwrap();
         let (seen, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let filter: Arc<Mutex<Filter>> = Arc::new(Mutex::new(Box::new(|_| true)));
-        let (to, shared) = (host.address, (seen.clone(), filter.clone(), stop.clone()));
+        let corrupt: Arc<Mutex<Option<Kind>>> = Arc::default();
+        let shared = (seen.clone(), filter.clone(), corrupt.clone(), stop.clone());
+        let to = host.address;
         let thread = std::thread::spawn(move || {
-            let (seen, filter, stop) = shared;
+            let (seen, filter, corrupt, stop) = shared;
             let mut clients: HashMap<SocketAddr, UdpSocket> = HashMap::new();
             let mut bytes = [0; 2048];
-            let pass = |bytes: &[u8]| {
+            let pass = |bytes: &mut [u8]| {
                 let packet = Packet::decode(bytes).expect("hosts send what can be decoded");
                 let Packet { header, kind, .. } = packet;
                 seen.lock().unwrap().push(Seen { kind, method: header.method, payload_len: bytes.len() });
-                (filter.lock().unwrap())(&packet)
+                let passes = (filter.lock().unwrap())(&packet);
+                if corrupt.lock().unwrap().take_if(|wanted| *wanted == kind).is_some() {
+                    // Behind everything that the tag covers.
+                    let last = bytes.len() - 5;
+                    bytes[last] ^= 0x20;
+                }
+                passes
             };
             while !stop.load(Ordering::Relaxed) {
                 if let Ok((length, client)) = front.recv_from(&mut bytes) {
@@ -57,25 +66,30 @@ impl Wire {
                         back.set_nonblocking(true).unwrap();
                         back
                     });
-                    if pass(&bytes[..length]) {
+                    if pass(&mut bytes[..length]) {
                         let _ = back.send(&bytes[..length]);
                     }
                 }
                 for (client, back) in &clients {
                     while let Ok(length) = back.recv(&mut bytes) {
-                        if pass(&bytes[..length]) {
+                        if pass(&mut bytes[..length]) {
                             let _ = front.send_to(&bytes[..length], client);
                         }
                     }
                 }
             }
         });
-        Wire { address, seen, filter, stop, thread: Some(thread) }
+        Wire { address, seen, filter, corrupt, stop, thread: Some(thread) }
     }
 
     /// Lets through only what `filter` says.
     pub fn filter(&self, filter: impl FnMut(&Packet<'_>) -> bool + Send + 'static) {
         *self.filter.lock().unwrap() = Box::new(filter);
+    }
+
+    /// Flips a bit in the body of the next packet of a kind.
+    pub fn corrupt_next(&self, kind: Kind) {
+        *self.corrupt.lock().unwrap() = Some(kind);
     }
 
     /// What came by since the last time.
