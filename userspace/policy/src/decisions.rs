@@ -28,7 +28,7 @@ impl Decisions {
         let alone = |run: &std::ops::Range<usize>| {
             let elements = policy.elements.get(run.clone()).unwrap_or_default().to_vec();
             let policy = Policy { elements, ..policy.clone() };
-            Program::new(&policy, &policy.groups(schema))
+            Program::new(&policy, &policy.groups(schema), 0, &[])
         };
         let groups = policy.groups(schema);
         let methods = groups.iter().flat_map(|group| group.methods.iter().map(|method| method.id));

@@ -208,7 +208,7 @@ pub(crate) enum Op {
         number: Number,
         value: Operand,
     },
-    /// [`crate::hash::hash`] over the operands' canonical bytes.
+    /// [`crate::hash::Hasher`] over the operands' canonical bytes.
     Hash(Vec<Operand>),
     /// 32 random bits.
     Random,
@@ -411,8 +411,12 @@ pub(crate) struct Group {
 #[derive(Clone, Debug)]
 pub(crate) struct MethodLayouts {
     pub id: u32,
+    /// The request's layout as the schema has it.
+    pub current: u32,
     /// 0, where a peer sends no flat block, and every prefix of the request's layout.
     pub fingerprints: Vec<u32>,
+    /// The same of the response.
+    pub response_fingerprints: Vec<u32>,
 }
 
 impl Policy {
@@ -425,11 +429,14 @@ impl Policy {
             let places = |uses: &[FieldUse], layout| {
                 uses.iter().map(|field| field_at(layout, &field.name)).collect::<Vec<_>>()
             };
-            let mut fingerprints: Vec<u32> =
-                method.request.prefix_fingerprints().map(|(fingerprint, _)| fingerprint).collect();
-            fingerprints.push(0);
-            fingerprints.sort_unstable();
-            fingerprints.dedup();
+            let prefixes = |layout: &Layout| {
+                let mut fingerprints: Vec<u32> =
+                    layout.prefix_fingerprints().map(|(fingerprint, _)| fingerprint).collect();
+                fingerprints.push(0);
+                fingerprints.sort_unstable();
+                fingerprints.dedup();
+                fingerprints
+            };
             let covers = |element: &Element| {
                 element.methods.as_ref().is_none_or(|methods| methods.binary_search(&method.id).is_ok())
             };
@@ -439,7 +446,12 @@ impl Policy {
                 response: (method.response.flat_len, method.response.fingerprint),
                 service,
                 covered: self.elements.iter().map(covers).collect(),
-                methods: vec![MethodLayouts { id: method.id, fingerprints }],
+                methods: vec![MethodLayouts {
+                    id: method.id,
+                    current: method.request.fingerprint,
+                    fingerprints: prefixes(&method.request),
+                    response_fingerprints: prefixes(&method.response),
+                }],
             };
             match groups.iter_mut().find(|known| known.is_like(&group)) {
                 Some(known) => known.methods.extend(group.methods),

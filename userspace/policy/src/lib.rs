@@ -129,16 +129,18 @@ pub fn compile(
         transport,
         notes,
     };
+    let both = homes.iter().enumerate().filter(|(_, home)| **home == Home::Both);
+    let shared: Vec<usize> = both.map(|(at, _)| at).collect();
     Ok(Compiled {
         side: policy.side,
         tables: policy.tables.clone(),
         object: emitted.map(|emitted| emitted.object),
-        program: Program::new(&policy, &groups),
+        program: Program::new(&policy, &groups, in_xdp, &shared),
         explain,
         instructions,
         in_xdp,
         decisions,
-        shared: homes.iter().enumerate().filter(|(_, home)| **home == Home::Both).map(|(at, _)| at).collect(),
+        shared,
         homes,
         needs: needs::of(&policy),
     })

@@ -22,8 +22,13 @@ pub(crate) fn duration(text: &str) -> Option<u64> {
 
 /// In the longest unit that needs no fraction.
 pub(crate) fn format_duration(ns: u64) -> String {
-    let (unit, each) = UNITS.iter().find(|(_, each)| ns % each == 0 && ns != 0).unwrap_or(&("s", 1));
+    let (unit, each) = unit_of(ns);
     format!("{}{unit}", ns / each)
+}
+
+/// The longest unit in which a time needs no fraction, and its ns.
+pub(crate) fn unit_of(ns: u64) -> (&'static str, u64) {
+    UNITS.into_iter().find(|(_, each)| ns.is_multiple_of(*each) && ns != 0).unwrap_or(("s", 1))
 }
 
 /// An address, IPv4 mapped into IPv6.

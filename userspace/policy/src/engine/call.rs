@@ -27,6 +27,8 @@ pub struct PeerView<'a> {
     pub token: Option<bool>,
     /// What else is known by name: `label.app`, `claim.role`, `issuer`, `audience`.
     pub named: &'a [(String, String)],
+    /// How many sessions its host had when this one was opened, itself included.
+    pub sessions: u32,
 }
 
 /// Where in the chain judging starts.

@@ -73,15 +73,6 @@ impl Outcome {
     }
 }
 
-/// What a policy answers a call with, instead of the service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answered<'a> {
-    /// The layout of the response.
-    pub layout: u32,
-    /// Its flat block.
-    pub flat: &'a [u8],
-}
-
 impl Verdict {
     /// The verdict of a method or layout that the policy was not compiled for.
     pub(super) const UNKNOWN: Verdict = Verdict::Reject(Code::FailedPrecondition, Reason::UnknownLayout);

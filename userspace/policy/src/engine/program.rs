@@ -1,321 +1,301 @@
-//! A policy ready to run, and the walk that judges a call by it.
+//! A policy ready to run, and the way of a call through its elements.
 
-use super::{CallView, Outcome, Paused, ResponseView, Start, State, Tracked, Verdict};
-use crate::ir::{
-    Action, Arm, Body, Constant, Exit, FieldAt, FieldRef, Group, Op, Operand, Pattern, Policy, Statement,
-};
-use crate::table::{KeyType, TableSpec};
+use super::call::{CallView, ResponseView, Start, Tracked};
+use super::code::{Code, Group, Handler, Method};
+use super::compile::compile;
+use super::crypt::Cipher;
+use super::evaluate::{End, Machine};
+use super::outcome::{Outcome, Verdict};
+use super::pause::Paused;
+use super::state::{Scratch, State};
+use super::view::{Answered, Slot, View};
+use crate::ir::{self, Policy};
+use crate::table::TableSpec;
+use std::ops::Range;
 use std::sync::Arc;
-use tollfree_wire::flat::FlatView;
-use tollfree_wire::header::FLAT_MAX;
 use tollfree_wire::maps::LayoutKey;
-use tollfree_wire::{Code, Reason};
 
 /// A policy compiled for the engine. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Program {
-    inner: Arc<Inner>,
-    keys: Arc<[Option<[u8; 32]>]>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    has_response: bool,
-    keep_request: bool,
-    selectors: Vec<String>,
-    authorisers: Vec<String>,
-    keys: Vec<String>,
-    metadata: Vec<String>,
-    elements: Vec<Body>,
-    tables: Arc<[TableSpec]>,
-    /// By method id.
-    methods: Vec<Entry>,
-    groups: Vec<Vec<Option<FieldAt>>>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    id: u32,
-    fingerprints: Vec<u32>,
-    group: usize,
+    code: Arc<Code>,
+    keys: Arc<[Option<Cipher>]>,
+    /// How many leading elements the XDP program runs.
+    in_xdp: usize,
 }
 
 /// The most table values a policy can keep while it judges a call.
 pub(crate) const SLOTS_MAX: usize = 16;
 
 impl Program {
-    pub(crate) fn new(policy: &Policy, groups: &[Group]) -> Program {
-        let mut methods: Vec<Entry> = groups
-            .iter()
-            .enumerate()
-            .flat_map(|(group, members)| {
-                members.methods.iter().map(move |method| Entry {
-                    id: method.id,
-                    fingerprints: method.fingerprints.clone(),
-                    group,
-                })
-            })
-            .collect();
-        methods.sort_by_key(|entry| entry.id);
-        Program {
-            keys: Arc::default(),
-            inner: Arc::new(Inner {
-                has_response: policy.elements.iter().any(|element| element.response.is_some()),
-                keep_request: policy.elements.iter().any(|element| element.response.is_some()),
-                selectors: policy.selectors.clone(),
-                authorisers: policy.authorisers.clone(),
-                keys: policy.keys.clone(),
-                metadata: policy.metadata.clone(),
-                elements: policy.elements.iter().filter_map(|element| element.request.clone()).collect(),
-                tables: policy.tables.clone().into(),
-                methods,
-                groups: groups.iter().map(|group| group.fields.clone()).collect(),
-            }),
-        }
+    /// `in_xdp` leading elements run in XDP too; writes to the tables of `shared` are noted for it.
+    pub(crate) fn new(policy: &Policy, groups: &[ir::Group], in_xdp: usize, shared: &[usize]) -> Program {
+        let code = compile(policy, groups, shared);
+        Program { keys: vec![None; code.keys.len()].into(), code: Arc::new(code), in_xdp }
     }
 
     /// Empty tables. [`State::adopt`] brings over those of the policy before.
     pub fn new_state(&self) -> State {
-        State::new(self.inner.tables.clone())
+        State::new(&self.code)
     }
 
     /// The tables' types.
     pub fn tables(&self) -> &[TableSpec] {
-        &self.inner.tables
+        &self.code.specs
     }
 
     /// Whether any element has a response handler: [`Program::judge_response`] has something to do then.
     pub fn has_response(&self) -> bool {
-        self.inner.has_response
+        self.code.uses.response
     }
 
     /// Whether response handlers read the request's fields: the engine must keep its flat block then.
     pub fn keep_request(&self) -> bool {
-        self.inner.keep_request
+        self.code.uses.request_in_response
+    }
+
+    /// Whether requests can leave otherwise than they came.
+    pub fn changes_requests(&self) -> bool {
+        self.code.uses.changes_request
+    }
+
+    /// Whether responses can leave otherwise than they came.
+    pub fn changes_responses(&self) -> bool {
+        self.code.uses.changes_response
     }
 
     /// The groups of backends, by name or by label, that calls are routed or mirrored to.
     pub fn selectors(&self) -> &[String] {
-        &self.inner.selectors
+        &self.code.selectors
     }
 
     /// The external authorisers that are asked.
     pub fn authorisers(&self) -> &[String] {
-        &self.inner.authorisers
+        &self.code.authorisers
     }
 
     /// The keys that are needed, by name.
     pub fn keys(&self) -> &[String] {
-        &self.inner.keys
+        &self.code.keys
     }
 
     /// The keys of metadata that are read.
     pub fn metadata(&self) -> &[String] {
-        &self.inner.metadata
+        &self.code.metadata
+    }
+
+    /// The elements' names, in the chain's order.
+    pub fn elements(&self) -> &[String] {
+        &self.code.names
     }
 
     /// Gives the program its keys, asked for by name. Without its key, `encrypt` and `decrypt` say false.
-    pub fn set_keys(&mut self, key: impl FnMut(&str) -> Option<[u8; 32]>) {
-        self.keys = self.inner.keys.iter().map(String::as_str).map(key).collect();
+    pub fn set_keys(&mut self, mut key: impl FnMut(&str) -> Option<[u8; 32]>) {
+        self.keys = self.code.keys.iter().map(|name| key(name).map(Cipher::new)).collect();
     }
 
-    /// Goes on judging a call with an authoriser's word, `None` where it could not be reached.
+    /// Judges a call. `state` must come from this program's [`Program::new_state`].
+    pub fn judge(&self, state: &mut State, call: &mut CallView<'_>) -> Outcome {
+        state.retries.count_call();
+        let Some(group) = self.group_of_request(state, call) else { return unknown() };
+        let from = match call.start {
+            Start::Chain => 0,
+            Start::AfterXdp => self.in_xdp,
+        };
+        self.request(state, call, group, group.requests_in(from..usize::MAX), None)
+    }
+
+    /// Goes on judging a call with an authoriser's word, `None` where it could not be reached. A policy that came in force
+    /// in between judges the call from the beginning.
     pub fn resume(
         &self,
         state: &mut State,
         call: &mut CallView<'_>,
-        paused: &Paused,
-        answer: Option<bool>,
+        paused: Paused,
+        word: Option<bool>,
     ) -> Outcome {
-        let _ = (paused.element, answer);
-        self.judge(state, call)
+        if !Arc::ptr_eq(&self.code, &paused.code) {
+            call.start = Start::Chain;
+            return self.judge(state, call);
+        }
+        let Some(group) = self.group_of_request(state, call) else { return unknown() };
+        self.request(state, call, group, paused.at..group.requests.len(), Some((paused, word)))
     }
 
-    /// Judges what answered a call: `call` as it was judged. The elements see it in reverse.
+    /// Judges what answered a call: `call` as it was judged, at the time of the response. The elements see it in reverse.
     pub fn judge_response(
         &self,
         state: &mut State,
         call: &mut CallView<'_>,
         response: &mut ResponseView<'_>,
     ) -> Outcome {
-        let _ = (state, call, response);
-        Outcome::default()
-    }
-
-    /// Judges a call. `state` must come from this program's [`Program::new_state`].
-    pub fn judge(&self, state: &mut State, call: &mut CallView<'_>) -> Outcome {
-        let verdict = self.verdict(state, call);
-        Outcome { verdict, ..Outcome::default() }
-    }
-
-    fn verdict(&self, state: &mut State, call: &mut CallView<'_>) -> Verdict {
-        let inner = &*self.inner;
-        let Ok(at) = inner.methods.binary_search_by_key(&call.method, |entry| entry.id) else {
-            return Verdict::UNKNOWN;
-        };
-        let entry = &inner.methods[at];
-        if !entry.fingerprints.contains(&call.layout) {
-            let known = state.layout(LayoutKey { method: call.method, layout: call.layout });
-            if !known.is_some_and(|known| entry.fingerprints.contains(&known)) {
-                return Verdict::UNKNOWN;
+        let Some((method, group)) = self.method(call.method) else { return unknown() };
+        if group.responses.is_empty() {
+            return Outcome::default();
+        }
+        if !knows(&method.response_layouts, state, call.method, response.layout) {
+            return unknown();
+        }
+        let ResponseView { status, layout: _, flat, size, latency_ns, backend, attempt, ended_at } = response;
+        let before = ended_at.map_or(usize::MAX, |element| element);
+        let skipped = group.responses.partition_point(|number| *number as usize >= before);
+        let answered =
+            Answered { status: *status as u8, latency_ns: *latency_ns, backend: *backend, attempt: *attempt };
+        let (mut machine, _) = self.machine(state, call, group);
+        machine.view.response = flat;
+        machine.view.size = *size;
+        machine.view.answered = Some(answered);
+        for number in group.responses.get(skipped..).unwrap_or_default() {
+            let Some(element) = self.code.elements.get(*number as usize) else { continue };
+            let Some(start) = element.response else { continue };
+            machine.element = *number as usize;
+            let end = machine.run(start);
+            if machine.ends(end, element.audit) {
+                break;
             }
         }
-        let mut frame = Frame {
-            inner,
-            fields: &inner.groups[entry.group],
-            flat: FlatView(&*call.flat),
-            slots: [None; SLOTS_MAX],
-            state,
-        };
-        if call.start == Start::AfterXdp {
-            return Verdict::Send;
-        }
-        for element in &inner.elements {
-            let verdict = match element {
-                Body::SessionTracker(_) => track(call.now_ns, call.session.as_deref_mut()),
-                // The checker lets no path end without an exit; if one did, nothing would get through.
-                Body::Block(block) => match frame.run(block).unwrap_or(&Exit::Drop) {
-                    Exit::Send => Verdict::Send,
-                    Exit::Drop => Verdict::Drop(Reason::PolicyDrop),
-                    Exit::Reject(code, _) => Verdict::Reject(*code, Reason::PolicyReject),
-                    Exit::Answer(_) | Exit::Retry { .. } => Verdict::Drop(Reason::PolicyDrop),
-                },
+        machine.outcome
+    }
+
+    /// Leads a request past the elements at these places of the group's list, through the first from where it had paused.
+    fn request(
+        &self,
+        state: &mut State,
+        call: &mut CallView<'_>,
+        group: &Group,
+        places: Range<usize>,
+        resumed: Option<(Paused, Option<bool>)>,
+    ) -> Outcome {
+        let now_ns = call.now_ns;
+        let (mut machine, mut session) = self.machine(state, call, group);
+        let mut resume_at = resumed.map(|(paused, word)| {
+            let Paused { code: _, at: _, next, into, slots, arena, outcome } = paused;
+            machine.view.slots.iter_mut().zip(slots).for_each(|(to, from)| *to = from);
+            machine.view.arena.iter_mut().zip(arena).for_each(|(to, from)| *to = from);
+            machine.set_slot(into, word.map_or(Slot::Absent, |word| Slot::Number(word.into())));
+            machine.outcome = outcome;
+            next
+        });
+        for at in places {
+            let Some(number) = group.requests.get(at) else { break };
+            let Some(element) = self.code.elements.get(*number as usize) else { continue };
+            machine.element = *number as usize;
+            let end = match (resume_at.take(), element.request) {
+                (Some(next), _) => machine.run(next),
+                (None, Some(Handler::Steps(start))) => machine.run(start),
+                (None, Some(Handler::SessionTracker)) => track(now_ns, session.as_deref_mut()),
+                (None, None) => continue,
             };
-            if verdict != Verdict::Send {
-                return verdict;
+            if let End::Ask { next, into, .. } = end {
+                machine.outcome.paused = Some(Box::new(Paused {
+                    code: self.code.clone(),
+                    at,
+                    next,
+                    into,
+                    slots: machine.view.slots.into(),
+                    arena: machine.view.arena.into(),
+                    outcome: machine.outcome.clone(),
+                }));
+            }
+            if machine.ends(end, element.audit) {
+                break;
             }
         }
-        Verdict::Send
+        machine.outcome
+    }
+
+    /// The method's fields, where the policy was compiled for it and the request's layout.
+    fn group_of_request(&self, state: &State, call: &CallView<'_>) -> Option<&Group> {
+        let (method, group) = self.method(call.method)?;
+        let known = method.layout == call.layout || knows(&method.layouts, state, call.method, call.layout);
+        known.then_some(group)
+    }
+
+    fn method(&self, id: u32) -> Option<(&Method, &Group)> {
+        let method = self.code.methods.get(self.code.method_ids.binary_search(&id).ok()?)?;
+        Some((method, self.code.groups.get(method.group as usize)?))
+    }
+
+    fn machine<'a>(
+        &'a self,
+        state: &'a mut State,
+        call: &'a mut CallView<'_>,
+        group: &'a Group,
+    ) -> (Machine<'a>, Option<&'a mut Tracked>) {
+        let CallView {
+            method,
+            layout: _,
+            flat,
+            size,
+            deadline_ns,
+            port,
+            now_ns,
+            session,
+            peer,
+            metadata,
+            backends,
+            ..
+        } = call;
+        let State { tables, scratch, random, nonces, log, retries, answer, .. } = state;
+        answer.forget();
+        let Scratch { slots, arena, key, value } = scratch;
+        let view = View {
+            code: &self.code,
+            request_places: &group.request,
+            response_places: &group.response,
+            request: flat,
+            response: &mut [],
+            method: *method,
+            service: group.service,
+            size: *size,
+            port: *port,
+            now_ns: *now_ns,
+            deadline_ns: *deadline_ns,
+            answered: None,
+            peer,
+            metadata,
+            backends,
+            slots,
+            arena,
+        };
+        let machine = Machine {
+            view,
+            group,
+            keys: &self.keys,
+            tables,
+            key,
+            value,
+            random,
+            nonces,
+            log,
+            retries,
+            answer,
+            outcome: Outcome::default(),
+            element: 0,
+        };
+        (machine, session.as_deref_mut())
     }
 }
 
-fn track(now_ns: u64, session: Option<&mut Tracked>) -> Verdict {
-    let Some(Tracked { last_seen_ns, idle_ns, calls }) = session else {
-        return Verdict::Send;
-    };
+fn unknown() -> Outcome {
+    Outcome { verdict: Verdict::UNKNOWN, ..Outcome::default() }
+}
+
+/// Whether a layout, or what it is known as here, is one of these.
+fn knows(layouts: &[u32], state: &State, method: u32, layout: u32) -> bool {
+    layouts.binary_search(&layout).is_ok()
+        || state
+            .layout(LayoutKey { method, layout })
+            .is_some_and(|known| layouts.binary_search(&known).is_ok())
+}
+
+/// `session_tracker()`.
+fn track(now_ns: u64, session: Option<&mut Tracked>) -> End {
+    let Some(Tracked { last_seen_ns, idle_ns, calls }) = session else { return End::Send };
     if *idle_ns != 0 && now_ns.saturating_sub(*last_seen_ns) > *idle_ns {
-        return Verdict::Reject(Code::Unauthenticated, Reason::SessionIdle);
+        return End::Idle;
     }
     *last_seen_ns = now_ns;
     *calls = calls.wrapping_add(1);
-    Verdict::Send
-}
-
-/// What is known while one call is judged.
-struct Frame<'a> {
-    inner: &'a Inner,
-    fields: &'a [Option<FieldAt>],
-    flat: FlatView<'a>,
-    slots: [Option<u64>; SLOTS_MAX],
-    state: &'a mut State,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Value<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-impl<'a> Frame<'a> {
-    /// How the block ends; `None` where it goes on behind it.
-    fn run(&mut self, block: &'a [Statement]) -> Option<&'a Exit> {
-        for statement in block {
-            match &statement.action {
-                Action::Let { into, op: Op::Lookup { table, key } } => {
-                    let value = self.with_key(*table, key, |state, key| state.lookup(*table, key)).flatten();
-                    if let Some(slot) = self.slots.get_mut(*into) {
-                        *slot = value;
-                    }
-                }
-                Action::Match { subject, arms } => {
-                    let value = self.value(subject);
-                    // The checker has seen to it that every case has an arm; only a table that was tampered with can
-                    // hold a value that is no case, and lets nothing through.
-                    let Some(arm) = arms.iter().find(|arm| arm.matches(value)) else {
-                        return Some(&Exit::Drop);
-                    };
-                    if let Some(exit) = self.run(&arm.body) {
-                        return Some(exit);
-                    }
-                }
-                Action::Set { table, key, value } => {
-                    if let Some(Value::Number(value)) = self.value(value) {
-                        self.with_key(*table, key, |state, key| state.insert(*table, key, value));
-                    }
-                }
-                Action::Delete { table, key } => {
-                    self.with_key(*table, key, |state, key| state.remove(*table, key));
-                }
-                Action::Exit(exit) => return Some(exit),
-                Action::Let { .. } | Action::SetField { .. } | Action::Effect(_) => {}
-            }
-        }
-        None
-    }
-
-    fn value(&self, operand: &'a Operand) -> Option<Value<'a>> {
-        match operand {
-            Operand::Constant(Constant::Number(number)) => Some(Value::Number(*number)),
-            Operand::Constant(Constant::Bytes(bytes)) => Some(Value::Bytes(bytes)),
-            Operand::Slot(slot) => self.slots.get(*slot).copied().flatten().map(Value::Number),
-            Operand::Field(FieldRef::Request(field)) => read(self.flat, self.fields.get(*field)?.as_ref()?),
-            _ => None,
-        }
-    }
-
-    /// Runs `then` with the key's bytes as the table keeps them; not at all where the key is absent.
-    fn with_key<R>(
-        &mut self,
-        table: usize,
-        key: &'a [Operand],
-        then: impl FnOnce(&mut State, &[u8]) -> R,
-    ) -> Option<R> {
-        let value = self.value(key.first()?)?;
-        let kind = &self.inner.tables.get(table)?.key;
-        let mut buffer = [0; 1 + FLAT_MAX];
-        let key = buffer.get_mut(..kind.size() as usize)?;
-        match (kind, value) {
-            (KeyType::String { .. } | KeyType::Bytes { .. }, Value::Bytes(bytes)) => {
-                let (length, text) = key.split_first_mut()?;
-                *length = u8::try_from(bytes.len()).ok()?;
-                text.get_mut(..bytes.len())?.copy_from_slice(bytes);
-            }
-            (KeyType::Fixed { .. }, Value::Bytes(bytes)) => {
-                key.get_mut(..bytes.len())?.copy_from_slice(bytes);
-            }
-            (_, Value::Number(number)) => {
-                let bytes = number.to_le_bytes();
-                key.copy_from_slice(bytes.get(..key.len())?);
-            }
-            (_, Value::Bytes(_)) => return None,
-        }
-        Some(then(self.state, key))
-    }
-}
-
-fn read<'a>(flat: FlatView<'a>, field: &FieldAt) -> Option<Value<'a>> {
-    let offset = usize::from(field.offset);
-    Some(match &field.kind {
-        KeyType::Bool => Value::Number(u64::from(flat.bool(offset)?)),
-        KeyType::U32 => Value::Number(u64::from(flat.u32(offset)?)),
-        KeyType::U64 => Value::Number(flat.u64(offset)?),
-        KeyType::I32 | KeyType::Enum { .. } => Value::Number(i64::from(flat.i32(offset)?) as u64),
-        KeyType::I64 => Value::Number(flat.i64(offset)? as u64),
-        KeyType::String { max_len } | KeyType::Bytes { max_len } => {
-            Value::Bytes(flat.bytes(offset, usize::from(*max_len))?)
-        }
-        KeyType::Fixed { len } => Value::Bytes(flat.fixed(offset, usize::from(*len))?),
-        _ => return None,
-    })
-}
-
-impl Arm {
-    fn matches(&self, value: Option<Value<'_>>) -> bool {
-        self.patterns.iter().any(|pattern| match (pattern, value) {
-            (Pattern::Any, _) | (Pattern::Absent, None) | (Pattern::Present, Some(_)) => true,
-            (Pattern::Equal(Constant::Number(wanted)), Some(Value::Number(number))) => *wanted == number,
-            (Pattern::Equal(Constant::Bytes(wanted)), Some(Value::Bytes(bytes))) => wanted == bytes,
-            _ => false,
-        })
-    }
+    End::Send
 }

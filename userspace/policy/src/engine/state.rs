@@ -1,108 +1,103 @@
-//! What a policy in the engine remembers between calls: its tables, and the layouts agreed on with peers.
+//! What a policy in the engine remembers between calls: its tables, the layouts agreed on with peers, its log, its
+//! randomness; and the room that judging takes.
 
-use super::Answered;
+use super::answer::{AnswerBlock, Answered};
+use super::changes::Change;
+use super::code::{Code, Sizes};
+use super::crypt::Nonces;
+use super::log::{Log, LogLine};
+use super::random::Random;
+use super::retry::Retries;
+use super::tables::Tables;
+use super::view::Slot;
 use crate::table::{TableError, TableSpec};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tollfree_wire::maps::LayoutKey;
+use tollfree_wire::maps::{LAYOUTS_MAX, LayoutKey};
 
-/// The tables of one policy in force. Users' texts go in and out through [`TableSpec`]'s notation.
+/// What one policy in force remembers. Users' texts go in and out through [`TableSpec`]'s notation.
 #[derive(Clone, Debug)]
 pub struct State {
     specs: Arc<[TableSpec]>,
-    tables: Vec<Table>,
+    /// The elements' names.
+    names: Arc<[String]>,
     layouts: HashMap<LayoutKey, u32>,
+    pub(super) tables: Tables,
+    pub(super) scratch: Scratch,
+    pub(super) random: Random,
+    pub(super) nonces: Nonces,
+    pub(super) log: Log,
+    pub(super) retries: Retries,
+    pub(super) answer: AnswerBlock,
 }
 
-type Table = HashMap<Box<[u8]>, u64>;
-
-/// A write to a table that XDP reads too, to be written through to its map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change<'a> {
-    /// An entry has this value now; `None`: it is gone.
-    Entry {
-        /// The table, by its place in [`State::specs`].
-        table: usize,
-        /// The key's bytes in the map.
-        key: &'a [u8],
-        /// The value's bytes in the map.
-        value: Option<&'a [u8]>,
-    },
-    /// There were too many to note them: the whole table is to be copied, from [`State::entries`].
-    All {
-        /// The table, by its place in [`State::specs`].
-        table: usize,
-    },
+/// Room for what is known while one call is judged.
+#[derive(Clone, Debug)]
+pub(super) struct Scratch {
+    pub slots: Box<[Slot]>,
+    pub arena: Box<[u8]>,
+    pub key: Box<[u8]>,
+    pub value: Box<[u8]>,
 }
 
-/// A line that a policy logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogLine<'a> {
-    /// The element's name.
-    pub element: &'a str,
-    /// The method's id.
-    pub method: u32,
-    /// The values, with spaces between. Text of calls is escaped.
-    pub text: &'a str,
+impl Scratch {
+    fn new(sizes: Sizes) -> Scratch {
+        let Sizes { slots, arena, key, value } = sizes;
+        let bytes = |length| vec![0; length].into_boxed_slice();
+        Scratch {
+            slots: vec![Slot::Absent; slots].into(),
+            arena: bytes(arena),
+            key: bytes(key),
+            value: bytes(value),
+        }
+    }
 }
 
 impl State {
-    pub(crate) fn new(specs: Arc<[TableSpec]>) -> State {
-        let tables = specs.iter().map(|_| Table::new()).collect();
-        State { specs, tables, layouts: HashMap::new() }
+    pub(super) fn new(code: &Code) -> State {
+        State {
+            specs: code.specs.clone(),
+            names: code.names.clone().into(),
+            layouts: HashMap::new(),
+            tables: Tables::new(&code.specs, &code.shared),
+            scratch: Scratch::new(code.sizes),
+            random: Random::unpredictable(),
+            nonces: Nonces::new(),
+            log: Log::new(code.uses.logs),
+            retries: Retries::default(),
+            answer: AnswerBlock::default(),
+        }
     }
 
     /// Takes over the tables of the policy before, where name and types are the same, up to this one's capacity; and
     /// the layouts agreed on.
     pub fn adopt(&mut self, old: State) {
-        let State { specs, tables, layouts } = old;
-        for (spec, table) in specs.iter().zip(tables) {
-            let place = self.specs.iter().position(|own| own.same_type(spec));
-            if let Some((own, capacity)) =
-                place.and_then(|at| Some((self.tables.get_mut(at)?, self.specs[at].capacity)))
-            {
-                own.extend(table.into_iter().take(capacity as usize));
-            }
+        for (at, spec) in old.specs.iter().enumerate() {
+            let Some(own) = self.specs.iter().position(|own| own.same_type(spec)) else { continue };
+            // What was used last matters most where not all of it fits.
+            let surplus = old.tables.count(at).saturating_sub(self.specs[own].capacity as usize);
+            let mut seen = 0;
+            old.tables.each(at, |key, value| {
+                seen += 1;
+                if seen > surplus {
+                    self.tables.set(own, key, value);
+                }
+            });
         }
-        self.layouts.extend(layouts);
+        self.layouts.extend(old.layouts);
     }
 
     /// Swaps the tables of the same name, type and capacity with another state: so a new policy gets the tables of the
     /// one before, and a policy that is no longer in force borrows them for a call that it has half judged. Takes no
     /// longer for large tables than for small ones.
     pub fn exchange(&mut self, other: &mut State) {
-        for (spec, table) in self.specs.iter().zip(&mut self.tables) {
-            let place =
-                other.specs.iter().position(|own| own.same_type(spec) && own.capacity == spec.capacity);
-            if let Some(own) = place.and_then(|at| other.tables.get_mut(at)) {
-                std::mem::swap(own, table);
+        for (at, spec) in self.specs.iter().enumerate() {
+            let same = |own: &TableSpec| own.same_type(spec) && own.capacity == spec.capacity;
+            if let Some(theirs) = other.specs.iter().position(same) {
+                self.tables.exchange(at, &mut other.tables, theirs);
             }
         }
         std::mem::swap(&mut self.layouts, &mut other.layouts);
-    }
-
-    /// What the policy has answered the last call with, where its verdict was [`crate::Verdict::Answer`].
-    pub fn answer(&self) -> Option<Answered<'_>> {
-        None
-    }
-
-    /// Gives every write to a table that XDP reads too, and forgets it.
-    pub fn take_changes(&mut self, change: impl FnMut(Change<'_>)) {
-        drop(change);
-    }
-
-    /// Gives every line that the policy has logged and forgets it; says how many found no room since the last time.
-    pub fn take_log(&mut self, line: impl FnMut(LogLine<'_>)) -> u64 {
-        drop(line);
-        0
-    }
-
-    /// Gives every entry of a table, as the bytes that are in its map.
-    pub fn each_entry(&self, table: usize, mut entry: impl FnMut(&[u8], &[u8])) {
-        let (Some(spec), Some(entries)) = (self.specs.get(table), self.tables.get(table)) else { return };
-        for (key, value) in entries {
-            entry(key, &spec.value.to_bytes(*value));
-        }
     }
 
     /// The tables' types.
@@ -110,9 +105,52 @@ impl State {
         &self.specs
     }
 
-    /// A peer's layout of a method's request is a compatible extension of the layout `known` here.
+    /// Makes what is random repeatable.
+    pub fn seed(&mut self, seed: u64) {
+        self.random = Random::new(seed);
+    }
+
+    /// A peer's layout of a method's request or response is a compatible extension of the layout `known` here. Of more
+    /// than [`LAYOUTS_MAX`] none is kept.
     pub fn layout_insert(&mut self, key: LayoutKey, known: u32) {
-        self.layouts.insert(key, known);
+        if self.layouts.len() < LAYOUTS_MAX as usize || self.layouts.contains_key(&key) {
+            self.layouts.insert(key, known);
+        }
+    }
+
+    pub(super) fn layout(&self, key: LayoutKey) -> Option<u32> {
+        self.layouts.get(&key).copied()
+    }
+
+    /// What the policy has answered the last call with, where its verdict was [`crate::Verdict::Answer`].
+    pub fn answer(&self) -> Option<Answered<'_>> {
+        self.answer.get()
+    }
+
+    /// Whether there are writes to tables that XDP reads.
+    pub fn has_changes(&self) -> bool {
+        !self.tables.changes.is_empty()
+    }
+
+    /// Gives every write to the tables that XDP reads too ([`crate::Compiled::shared`]) since the last time, in order.
+    pub fn take_changes(&mut self, change: impl FnMut(Change<'_>)) {
+        self.tables.changes.take(change);
+    }
+
+    /// Gives what the policy has logged since the last time; says how many lines found no room.
+    pub fn take_log(&mut self, line: impl FnMut(LogLine<'_>)) -> u64 {
+        self.log.take(&self.names, line)
+    }
+
+    /// Gives every entry of a table, as its map's bytes.
+    pub fn each_entry(&self, table: usize, entry: impl FnMut(&[u8], &[u8])) {
+        self.tables.each(table, entry);
+    }
+
+    /// Sets an entry by its map's bytes: what XDP had in it. Says whether there was room.
+    pub fn set_entry(&mut self, table: usize, key: &[u8], value: &[u8]) -> bool {
+        let fits = self.specs.get(table).is_some_and(|spec| spec.key_size as usize == key.len());
+        fits && self.tables.set(table, key, value)
     }
 
     /// Sets an entry.
@@ -123,8 +161,7 @@ impl State {
         let at = self.find(table)?;
         let spec = &self.specs[at];
         let (key, value) = (spec.parse_key(key)?, spec.parse_value(value)?);
-        let number = spec.value.number_from(&value).unwrap_or_default();
-        match self.insert(at, &key, number) {
+        match self.tables.set(at, &key, &value) {
             true => Ok(()),
             false => {
                 let TableSpec { name, capacity, .. } = &self.specs[at];
@@ -140,18 +177,17 @@ impl State {
     pub fn table_get(&self, table: &str, key: &str) -> Result<Option<String>, TableError> {
         let at = self.find(table)?;
         let spec = &self.specs[at];
-        let value = self.lookup(at, &spec.parse_key(key)?);
-        Ok(value.map(|value| spec.format_value(&spec.value.to_bytes(value))))
+        Ok(self.tables.peek(at, &spec.parse_key(key)?).map(|value| spec.format_value(value)))
     }
 
-    /// Removes an entry; says whether it was there.
+    /// Removes an entry; says whether it was there. A cell is as at first then.
     ///
     /// # Errors
     /// No such table, or not a key of it.
     pub fn table_delete(&mut self, table: &str, key: &str) -> Result<bool, TableError> {
         let at = self.find(table)?;
         let key = self.specs[at].parse_key(key)?;
-        Ok(self.remove(at, &key))
+        Ok(self.tables.remove(at, &key))
     }
 
     /// Every entry, by key.
@@ -161,10 +197,8 @@ impl State {
     pub fn table_dump(&self, table: &str) -> Result<Vec<(String, String)>, TableError> {
         let at = self.find(table)?;
         let spec = &self.specs[at];
-        let entries = self.tables.get(at).into_iter().flatten();
-        let mut entries: Vec<(String, String)> = entries
-            .map(|(key, value)| (spec.format_key(key), spec.format_value(&spec.value.to_bytes(*value))))
-            .collect();
+        let mut entries = Vec::new();
+        self.tables.each(at, |key, value| entries.push((spec.format_key(key), spec.format_value(value))));
         entries.sort();
         Ok(entries)
     }
@@ -175,35 +209,5 @@ impl State {
             let known = (!known.is_empty()).then(|| known.join(", "));
             TableError::Unknown { name: name.to_owned(), known }
         })
-    }
-
-    pub(super) fn layout(&self, key: LayoutKey) -> Option<u32> {
-        self.layouts.get(&key).copied()
-    }
-
-    pub(super) fn lookup(&self, table: usize, key: &[u8]) -> Option<u64> {
-        self.tables.get(table)?.get(key).copied()
-    }
-
-    /// Whether there was room.
-    pub(super) fn insert(&mut self, table: usize, key: &[u8], value: u64) -> bool {
-        let (Some(entries), Some(spec)) = (self.tables.get_mut(table), self.specs.get(table)) else {
-            return false;
-        };
-        // As wide as the table's values are: what a map would give back.
-        let Some(value) = spec.value.number_from(&spec.value.to_bytes(value)) else { return false };
-        if let Some(old) = entries.get_mut(key) {
-            *old = value;
-            return true;
-        }
-        if entries.len() >= spec.capacity as usize {
-            return false;
-        }
-        entries.insert(key.into(), value);
-        true
-    }
-
-    pub(super) fn remove(&mut self, table: usize, key: &[u8]) -> bool {
-        self.tables.get_mut(table).is_some_and(|entries| entries.remove(key).is_some())
     }
 }

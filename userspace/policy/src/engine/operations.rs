@@ -1,0 +1,156 @@
+//! What operations on numbers give.
+
+use crate::ir::{Arithmetic, Comparison, Number};
+use crate::rate::share;
+use std::cmp::Ordering;
+
+pub fn arithmetic(op: Arithmetic, number: Number, a: u64, b: u64) -> u64 {
+    match number {
+        Number::Unsigned => match op {
+            Arithmetic::Add => a.saturating_add(b),
+            Arithmetic::Subtract => a.saturating_sub(b),
+            Arithmetic::Multiply => a.saturating_mul(b),
+            Arithmetic::Divide => a.checked_div(b).unwrap_or(0),
+            Arithmetic::Remainder => a.checked_rem(b).unwrap_or(a),
+        },
+        Number::Signed => {
+            let (a, b) = (a as i64, b as i64);
+            let result = match op {
+                Arithmetic::Add => a.saturating_add(b),
+                Arithmetic::Subtract => a.saturating_sub(b),
+                Arithmetic::Multiply => a.saturating_mul(b),
+                Arithmetic::Divide if b == 0 => 0,
+                Arithmetic::Divide => a.saturating_div(b),
+                Arithmetic::Remainder if b == 0 => a,
+                // The one that does not fit 64 bits in between is 0.
+                Arithmetic::Remainder => a.wrapping_rem(b),
+            };
+            result as u64
+        }
+        Number::Float => {
+            let (a, b) = (f64::from_bits(a), f64::from_bits(b));
+            let result = match op {
+                Arithmetic::Add => a + b,
+                Arithmetic::Subtract => a - b,
+                Arithmetic::Multiply => a * b,
+                Arithmetic::Divide if b == 0.0 => 0.0,
+                Arithmetic::Divide => a / b,
+                Arithmetic::Remainder if b == 0.0 => a,
+                Arithmetic::Remainder => a % b,
+            };
+            result.to_bits()
+        }
+    }
+}
+
+pub fn compare(op: Comparison, number: Number, a: u64, b: u64) -> bool {
+    let order = match number {
+        Number::Unsigned => Some(a.cmp(&b)),
+        Number::Signed => Some((a as i64).cmp(&(b as i64))),
+        Number::Float => f64::from_bits(a).partial_cmp(&f64::from_bits(b)),
+    };
+    match op {
+        Comparison::Equal => order == Some(Ordering::Equal),
+        Comparison::NotEqual => order != Some(Ordering::Equal),
+        Comparison::Less => order == Some(Ordering::Less),
+        Comparison::LessEqual => matches!(order, Some(Ordering::Less | Ordering::Equal)),
+        Comparison::Greater => order == Some(Ordering::Greater),
+        Comparison::GreaterEqual => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
+    }
+}
+
+pub fn convert(from: Number, to: Number, value: u64) -> u64 {
+    match (from, to) {
+        (Number::Unsigned, Number::Signed) => value.min(i64::MAX as u64),
+        (Number::Signed, Number::Unsigned) => (value as i64).max(0) as u64,
+        (Number::Unsigned, Number::Float) => (value as f64).to_bits(),
+        (Number::Signed, Number::Float) => (value as i64 as f64).to_bits(),
+        (Number::Float, Number::Unsigned) => f64::from_bits(value) as u64,
+        (Number::Float, Number::Signed) => f64::from_bits(value) as i64 as u64,
+        (Number::Unsigned, Number::Unsigned)
+        | (Number::Signed, Number::Signed)
+        | (Number::Float, Number::Float) => value,
+    }
+}
+
+/// To 32 bits.
+pub fn narrow(number: Number, value: u64) -> u64 {
+    match number {
+        Number::Unsigned => value.min(u32::MAX.into()),
+        Number::Signed => (value as i64).clamp(i32::MIN.into(), i32::MAX.into()) as u64,
+        Number::Float => value,
+    }
+}
+
+/// A bucket's next theoretical arrival time, where there is room for `cost` (generic cell rate algorithm).
+pub fn take(known: u64, now: u64, cost: u64, burst: u64, count: u64, period_ns: u64) -> Option<u64> {
+    let (per, limit) = (share(cost, period_ns, count)?, share(burst, period_ns, count)?);
+    let next = known.max(now).saturating_add(per);
+    (next - now <= limit).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stop_at_their_ends() {
+        use Arithmetic::{Add, Divide, Multiply, Remainder, Subtract};
+        let (min, max) = (i64::MIN as u64, i64::MAX as u64);
+        let cases = [
+            (Add, Number::Unsigned, u64::MAX, 1, u64::MAX),
+            (Subtract, Number::Unsigned, 1, 2, 0),
+            (Multiply, Number::Unsigned, 1 << 40, 1 << 40, u64::MAX),
+            (Divide, Number::Unsigned, 7, 0, 0),
+            (Remainder, Number::Unsigned, 7, 0, 7),
+            (Add, Number::Signed, max, 1, max),
+            (Subtract, Number::Signed, min, 1, min),
+            (Multiply, Number::Signed, min, 2, min),
+            (Multiply, Number::Signed, min, -1i64 as u64, max),
+            (Divide, Number::Signed, min, -1i64 as u64, max),
+            (Divide, Number::Signed, -7i64 as u64, 2, -3i64 as u64),
+            (Remainder, Number::Signed, -7i64 as u64, 2, -1i64 as u64),
+            (Remainder, Number::Signed, min, -1i64 as u64, 0),
+            (Divide, Number::Float, 1f64.to_bits(), 0, 0),
+            (Multiply, Number::Float, 1.5f64.to_bits(), 2f64.to_bits(), 3f64.to_bits()),
+        ];
+        for (op, number, a, b, expected) in cases {
+            assert_eq!(arithmetic(op, number, a, b), expected, "{op:?} {number:?} {a} {b}");
+        }
+    }
+
+    #[test]
+    fn conversions_stop_at_the_other_ends() {
+        assert_eq!(convert(Number::Signed, Number::Unsigned, -1i64 as u64), 0);
+        assert_eq!(convert(Number::Unsigned, Number::Signed, u64::MAX), i64::MAX as u64);
+        assert_eq!(convert(Number::Float, Number::Unsigned, f64::NAN.to_bits()), 0);
+        assert_eq!(convert(Number::Float, Number::Signed, (-1e30f64).to_bits()), i64::MIN as u64);
+        assert_eq!(narrow(Number::Unsigned, 1 << 40), u64::from(u32::MAX));
+        assert_eq!(narrow(Number::Signed, i64::MIN as u64), i64::from(i32::MIN) as u64);
+        assert!(!compare(Comparison::Less, Number::Float, f64::NAN.to_bits(), 0));
+        assert!(compare(Comparison::NotEqual, Number::Float, f64::NAN.to_bits(), f64::NAN.to_bits()));
+        assert!(compare(Comparison::Less, Number::Signed, -1i64 as u64, 0));
+    }
+
+    /// 10/s with a burst of 3, by hand: three at once, then one every 100 ms.
+    #[test]
+    fn a_bucket_lets_a_burst_through_and_then_the_rate() {
+        const MS: u64 = 1_000_000;
+        let mut bucket = 0;
+        let mut admitted = |now_ms: u64| match take(bucket, now_ms * MS, 1, 3, 10, 1000 * MS) {
+            Some(next) => {
+                bucket = next;
+                true
+            }
+            None => false,
+        };
+        assert_eq!([1000; 4].map(&mut admitted), [true, true, true, false]);
+        assert!(!admitted(1099));
+        assert!(admitted(1100));
+        assert!(!admitted(1100));
+        assert_eq!([9000; 4].map(&mut admitted), [true, true, true, false], "no more than a burst is saved");
+        assert_eq!(take(0, 0, u64::MAX, 1, 10, MS), None, "costs saturate");
+        assert_eq!(take(0, 0, 1, 1, 0, MS), None, "nothing at a rate of 0");
+        assert_eq!(take(u64::MAX, 5, 0, 1, 1, 1), None, "far in the future");
+    }
+}

@@ -1,0 +1,205 @@
+//! How values lie in bytes: in flat blocks, in tables' keys and in tables' values.
+
+use crate::ir::{FieldAt, Number};
+use crate::table::{KeyType, ValueType};
+
+/// A value while a call is judged. Text, bytes and addresses are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Signed numbers sign-extended, floats as a double's bits, booleans 0 or 1.
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+/// How one value lies in bytes. Numbers are little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One byte; any but 0 is true.
+    Bool,
+    /// Four bytes; any but 0 is true.
+    WideBool,
+    U32,
+    I32,
+    /// Eight bytes of any number.
+    Wide,
+    /// A float of four bytes.
+    Float,
+    /// A length byte, so many bytes of room.
+    Inline(u8),
+    Fixed(u8),
+    /// 32 bits with the length of a prefix in the host's order, then the address.
+    Cidr,
+    /// Four zero bytes.
+    Unit,
+}
+
+impl Shape {
+    /// Of each part of a key.
+    pub fn of_key(key: &KeyType) -> Vec<Shape> {
+        vec![match key {
+            KeyType::Bool => Shape::Bool,
+            KeyType::U32 => Shape::U32,
+            KeyType::I32 | KeyType::Enum { .. } => Shape::I32,
+            KeyType::U64 | KeyType::I64 | KeyType::F64 | KeyType::Duration => Shape::Wide,
+            KeyType::F32 => Shape::Float,
+            KeyType::String { max_len } | KeyType::Bytes { max_len } => Shape::Inline(*max_len),
+            KeyType::Fixed { len } => Shape::Fixed(*len),
+            KeyType::Address => Shape::Fixed(16),
+            KeyType::Cidr => Shape::Cidr,
+            KeyType::Unit => Shape::Unit,
+            KeyType::Tuple { parts } => return parts.iter().flat_map(Shape::of_key).collect(),
+        }]
+    }
+
+    /// Of what a table holds.
+    pub fn of_value(value: &ValueType) -> Shape {
+        match value {
+            ValueType::Bool => Shape::WideBool,
+            ValueType::U32 => Shape::U32,
+            ValueType::I32 | ValueType::Enum { .. } => Shape::I32,
+            ValueType::U64 | ValueType::I64 | ValueType::F64 | ValueType::Duration | ValueType::Bucket => {
+                Shape::Wide
+            }
+            ValueType::String { max_len } | ValueType::Bytes { max_len } => Shape::Inline(*max_len),
+            ValueType::Fixed { len } => Shape::Fixed(*len),
+        }
+    }
+
+    pub fn size(self) -> usize {
+        match self {
+            Shape::Bool => 1,
+            Shape::WideBool | Shape::U32 | Shape::I32 | Shape::Float | Shape::Unit => 4,
+            Shape::Wide => 8,
+            Shape::Inline(room) => 1 + usize::from(room),
+            Shape::Fixed(length) => usize::from(length),
+            Shape::Cidr => 20,
+        }
+    }
+
+    /// The value at the beginning of these bytes. A length that is a lie reads as absent, and so does what is cut off.
+    #[inline]
+    pub fn read(self, bytes: &[u8]) -> Option<Value<'_>> {
+        Some(match self {
+            Shape::Bool => Value::Number(u64::from(*bytes.first()? != 0)),
+            Shape::WideBool => Value::Number(u64::from(u32::from_le_bytes(*bytes.first_chunk()?) != 0)),
+            Shape::U32 => Value::Number(u64::from(u32::from_le_bytes(*bytes.first_chunk()?))),
+            Shape::I32 => Value::Number(i64::from(i32::from_le_bytes(*bytes.first_chunk()?)) as u64),
+            Shape::Wide => Value::Number(u64::from_le_bytes(*bytes.first_chunk()?)),
+            Shape::Float => Value::Number(f64::from(f32::from_le_bytes(*bytes.first_chunk()?)).to_bits()),
+            Shape::Inline(room) => {
+                let (length, bytes) = bytes.get(..1 + usize::from(room))?.split_first()?;
+                Value::Bytes(bytes.get(..usize::from(*length))?)
+            }
+            Shape::Fixed(length) => Value::Bytes(bytes.get(..usize::from(length))?),
+            Shape::Cidr | Shape::Unit => return None,
+        })
+    }
+
+    /// Writes a value over exactly these bytes; false, and nothing is changed, where it does not fit.
+    #[inline]
+    pub fn write(self, value: Value<'_>, out: &mut [u8]) -> bool {
+        self.try_write(value, out).is_some()
+    }
+
+    fn try_write(self, value: Value<'_>, out: &mut [u8]) -> Option<()> {
+        match (self, value) {
+            (Shape::Inline(room), Value::Bytes(bytes)) => {
+                let length = u8::try_from(bytes.len()).ok().filter(|length| *length <= room)?;
+                let (first, rest) = out.get_mut(..1 + usize::from(room))?.split_first_mut()?;
+                let (text, behind) = rest.split_at_mut_checked(bytes.len())?;
+                *first = length;
+                text.copy_from_slice(bytes);
+                behind.fill(0);
+            }
+            (Shape::Fixed(length), Value::Bytes(bytes)) => {
+                let (text, behind) = out.get_mut(..usize::from(length))?.split_at_mut_checked(bytes.len())?;
+                text.copy_from_slice(bytes);
+                behind.fill(0);
+            }
+            (Shape::Cidr, Value::Bytes(bytes)) => {
+                let address: &[u8; 16] = bytes.try_into().ok()?;
+                let (bits, place) = out.split_first_chunk_mut()?;
+                *bits = 128u32.to_ne_bytes();
+                *place.first_chunk_mut()? = *address;
+            }
+            (Shape::Bool, Value::Number(number)) => *out.first_mut()? = number as u8,
+            (Shape::Float, Value::Number(number)) => {
+                *out.first_chunk_mut()? = (f64::from_bits(number) as f32).to_le_bytes();
+            }
+            (Shape::WideBool | Shape::U32 | Shape::I32, Value::Number(number)) => {
+                *out.first_chunk_mut()? = (number as u32).to_le_bytes();
+            }
+            (Shape::Wide, Value::Number(number)) => *out.first_chunk_mut()? = number.to_le_bytes(),
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// Where one method's message has a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    offset: u16,
+    pub shape: Shape,
+}
+
+impl Place {
+    pub fn of(field: &FieldAt) -> Option<Place> {
+        let shape = Shape::of_key(&field.kind).first().copied()?;
+        Some(Place { offset: field.offset, shape })
+    }
+
+    #[inline]
+    pub fn read(self, flat: &[u8]) -> Option<Value<'_>> {
+        self.shape.read(self.bytes(flat)?)
+    }
+
+    /// The field's bytes; `None` where the block ends before it does.
+    #[inline]
+    pub fn bytes(self, flat: &[u8]) -> Option<&[u8]> {
+        flat.get(usize::from(self.offset)..)?.get(..self.shape.size())
+    }
+
+    #[inline]
+    pub fn bytes_mut(self, flat: &mut [u8]) -> Option<&mut [u8]> {
+        flat.get_mut(usize::from(self.offset)..)?.get_mut(..self.shape.size())
+    }
+}
+
+/// The numbers that a table can add to, and where they end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sum {
+    /// Up to this.
+    Unsigned(u64),
+    /// From and up to these.
+    Signed(i64, i64),
+    Float,
+}
+
+impl Sum {
+    pub fn of(value: &ValueType) -> Sum {
+        match value {
+            ValueType::U32 => Sum::Unsigned(u64::from(u32::MAX)),
+            ValueType::I32 | ValueType::Enum { .. } => Sum::Signed(i32::MIN.into(), i32::MAX.into()),
+            ValueType::I64 => Sum::Signed(i64::MIN, i64::MAX),
+            ValueType::F64 => Sum::Float,
+            ValueType::Bool => Sum::Unsigned(1),
+            _ => Sum::Unsigned(u64::MAX),
+        }
+    }
+
+    /// The sum, saturating. `number` says how the amount is to be read.
+    pub fn add(self, old: u64, amount: u64, number: Number) -> u64 {
+        match (self, number) {
+            (Sum::Unsigned(most), Number::Signed) => old.saturating_add_signed(amount as i64).min(most),
+            (Sum::Unsigned(most), _) => old.saturating_add(amount).min(most),
+            (Sum::Signed(least, most), Number::Unsigned) => {
+                ((old as i64).saturating_add_unsigned(amount).clamp(least, most)) as u64
+            }
+            (Sum::Signed(least, most), _) => {
+                ((old as i64).saturating_add(amount as i64).clamp(least, most)) as u64
+            }
+            (Sum::Float, _) => (f64::from_bits(old) + f64::from_bits(amount)).to_bits(),
+        }
+    }
+}
