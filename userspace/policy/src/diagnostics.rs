@@ -93,14 +93,18 @@ pub(crate) struct Sink<'a> {
     name: &'a str,
     text: &'a str,
     list: Vec<Diagnostic>,
+    /// Mistakes, those not kept included.
+    count: usize,
 }
 
 /// More than this many at once help nobody.
 const REPORTED_MAX: usize = 20;
+/// Mistakes that are kept until the first [`REPORTED_MAX`] of them are known. A text can have one per character.
+const KEPT_MAX: usize = 1000;
 
 impl<'a> Sink<'a> {
     pub(crate) fn new(name: &'a str, text: &'a str) -> Sink<'a> {
-        Sink { name, text, list: Vec::new() }
+        Sink { name, text, list: Vec::new(), count: 0 }
     }
 
     /// Reports a mistake at `span`; what is returned can be given help and related places.
@@ -111,14 +115,16 @@ impl<'a> Sink<'a> {
         label: impl Into<String>,
     ) -> &mut Diagnostic {
         let span = self.clamp(span);
-        let before = &self.text[..span.start];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        self.count += 1;
+        if self.list.len() > KEPT_MAX {
+            self.list.truncate(KEPT_MAX);
+        }
         self.list.push(Diagnostic {
             message: message.into(),
             help: None,
-            file: self.name.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            file: String::new(),
+            line: 0,
+            column: 0,
             span,
             label: label.into(),
             related: Vec::new(),
@@ -142,18 +148,25 @@ impl<'a> Sink<'a> {
 
     /// How many mistakes there are so far.
     pub(crate) fn count(&self) -> usize {
-        self.list.len()
+        self.count
     }
 
     /// The mistakes, if there are any: each place and message once, in the order of the source.
     pub(crate) fn finish(self) -> Result<(), Diagnostics> {
-        let Sink { name, text, mut list } = self;
+        let Sink { name, text, mut list, count: _ } = self;
         if list.is_empty() {
             return Ok(());
         }
         list.sort_by_key(|diagnostic| diagnostic.span.start);
         list.dedup_by(|a, b| a.span == b.span && a.message == b.message);
         list.truncate(REPORTED_MAX);
+        for diagnostic in &mut list {
+            let before = &text[..diagnostic.span.start];
+            let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+            diagnostic.file = name.to_owned();
+            diagnostic.line = before.matches('\n').count() + 1;
+            diagnostic.column = before[line_start..].chars().count() + 1;
+        }
         Err(Diagnostics { name: name.to_owned(), text: text.to_owned(), list })
     }
 }

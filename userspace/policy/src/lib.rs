@@ -17,6 +17,7 @@ mod ebpf;
 mod effects;
 mod engine;
 mod explain;
+mod format;
 mod hash;
 mod ir;
 mod lex;
@@ -24,6 +25,7 @@ mod needs;
 mod notation;
 mod parse;
 mod place;
+mod print;
 mod rate;
 mod suggest;
 mod table;
@@ -154,4 +156,29 @@ pub fn sides(source: &Source<'_>) -> Vec<Side> {
         return Vec::new();
     }
     check::sides(&file)
+}
+
+/// A policy in its canonical layout, comments kept: formatting it again changes nothing, and it means the same.
+///
+/// # Errors
+/// What keeps it from being read. Names and types are not looked at.
+pub fn format(source: &Source<'_>) -> Result<String, Diagnostics> {
+    let mut sink = diagnostics::Sink::new(source.name, source.text);
+    let lexed = lex::lex(source.text, &mut sink);
+    let text = format::format(source.text, &lexed);
+    parse::parse_lexed(source.text, lexed, &mut sink);
+    sink.finish().map(|()| text)
+}
+
+/// What the compiler understood: the policy's typed form as text, one line per statement.
+///
+/// # Errors
+/// Those of [`compile`].
+pub fn emit_ir(source: &Source<'_>, schema: &Manifest, options: Options<'_>) -> Result<String, Diagnostics> {
+    let mut sink = diagnostics::Sink::new(source.name, source.text);
+    let file = parse::parse(source.text, &mut sink);
+    let Options { side, xdp: _, interface } = options;
+    let checked = check::check(&file, schema, check::Target { side, interface }, &mut sink);
+    sink.finish()?;
+    Ok(print::print(&checked.policy, schema))
 }

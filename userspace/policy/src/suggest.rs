@@ -1,10 +1,14 @@
 //! "Did you mean …?"
 
+/// Names that one is compared with; a text can have very many.
+const COMPARED_MAX: usize = 1000;
+
 /// The known name closest to what was written, if any is close enough to be a slip.
 pub(crate) fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (written.chars().count() / 3).max(1);
     known
         .into_iter()
+        .take(COMPARED_MAX)
         .map(|name| (distance(written, name), name))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
@@ -20,7 +24,7 @@ pub(crate) fn did_you_mean<'a>(
     if let Some(name) = closest(written, known.clone()) {
         return Some(format!("did you mean `{name}`?"));
     }
-    let mut names: Vec<&str> = known.into_iter().collect();
+    let mut names: Vec<&str> = known.into_iter().take(COMPARED_MAX).collect();
     names.sort_unstable();
     names.dedup();
     const LISTED_MAX: usize = 12;

@@ -22,7 +22,13 @@ const DEPTH_MAX: usize = 32;
 
 /// Reads a policy. What could not be read is reported and left out.
 pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> File {
-    let Lexed { tokens, comments: _ } = lex(text, sink);
+    let lexed = lex(text, sink);
+    parse_lexed(text, lexed, sink)
+}
+
+/// The same with the text's tokens.
+pub(crate) fn parse_lexed(text: &str, lexed: Lexed, sink: &mut Sink<'_>) -> File {
+    let Lexed { tokens, comments: _ } = lexed;
     let end = Token { kind: Kind::End, span: text.len()..text.len() };
     Parser { text, tokens, end, at: 0, depth: 0, operators: 0, sink }.file()
 }
