@@ -14,6 +14,7 @@ use tollfree_wire::{Kind, Packet};
 pub struct Seen {
     pub kind: Kind,
     pub method: u32,
+    pub flags: u8,
     /// Bytes from the base header on.
     pub payload_len: usize,
 }
@@ -49,7 +50,12 @@ impl Wire {
             let pass = |bytes: &mut [u8]| {
                 let packet = Packet::decode(bytes).expect("hosts send what can be decoded");
                 let Packet { header, kind, .. } = packet;
-                seen.lock().unwrap().push(Seen { kind, method: header.method, payload_len: bytes.len() });
+                seen.lock().unwrap().push(Seen {
+                    kind,
+                    method: header.method,
+                    flags: header.flags,
+                    payload_len: bytes.len(),
+                });
                 let passes = (filter.lock().unwrap())(&packet);
                 if corrupt.lock().unwrap().take_if(|wanted| *wanted == kind).is_some() {
                     // Behind everything that the tag covers.
