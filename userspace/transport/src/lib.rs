@@ -12,6 +12,19 @@
 //! `send_slot` answer it (`reply`), `on_response` ends it (`client`). Everything else in those files is for when
 //! something goes wrong or a message is long.
 //!
+//! How a method is carried is composed from modules: see [`tollfree_wire::spec::MethodSpec`] and
+//! [`Transport::set_specs`]; both ends agree on it in the handshake. What that costs in bytes (`tests/footprint.rs`
+//! measures it; server figures include the slot that remembers that the call has run):
+//!
+//! | | request | response | open at the client | running at the server | answered |
+//! |---|---:|---:|---:|---:|---:|
+//! | `unreliable` | 56 | 56 | 240 | 140 | 140 |
+//! | `reliable` | 56 | 56 | 515 | 140 | 300 and the reply, until its client can no longer ask for it |
+//! | `ordered` | + 8 | | | + the request, while earlier ones are missing | |
+//! | `checksum` | + 4 a packet | + 4 a packet | | | |
+//!
+//! A session with one call takes 1.2 kB at its server; there are 4095 at most.
+//!
 //! At most once, across a restart too, rests on one assumption: a packet is not under way for longer than its server
 //! takes to restart.
 #![forbid(unsafe_code)]

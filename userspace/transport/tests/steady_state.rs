@@ -1,48 +1,17 @@
 //! A small call in the steady state does not allocate, and what peers can make a transport hold is bounded. Counted by
 //! this test's own allocator, per thread.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
 
+use counting::memory;
 use proptest::prelude::*;
 use tollfree_simulator::hostile::{REASSEMBLY, survive};
 use tollfree_transport::{Config, Event, IncomingCall, NewCall, Reply, Transport};
 use tollfree_wire::Code;
 use tollfree_wire::frame::{Address, Peer};
 use tollfree_wire::header::{Header, Kind};
+use tollfree_wire::spec::MethodSpec;
 use zerocopy::IntoBytes;
-
-/// Counts what this thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    static HELD: Cell<i64> = const { Cell::new(0) };
-}
-
-fn count(bytes: i64) {
-    // Fails while a thread ends, when nobody counts any more.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + u64::from(bytes > 0)));
-    let _ = HELD.try_with(|held| held.set(held.get() + bytes));
-}
-
-// SAFETY: everything is the system allocator's; counting neither allocates nor unwinds.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as i64);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as i64));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn peer(number: u32) -> Peer {
     Peer { address: Address::v4(number), port: 7400 }
@@ -122,17 +91,28 @@ impl Pair {
 }
 
 #[test]
-fn a_small_call_allocates_nothing() {
-    let mut pair = Pair::new();
-    for _ in 0..100 {
-        pair.call();
+fn a_small_call_allocates_nothing_however_it_is_carried() {
+    let reliable = MethodSpec::default();
+    let ways = [
+        reliable,
+        MethodSpec::UNRELIABLE,
+        MethodSpec { ordered: true, ..reliable },
+        MethodSpec { ordered: true, checksum: true, timeout_us: 1_000_000, window: 8, ..reliable },
+        MethodSpec { checksum: true, ..MethodSpec::UNRELIABLE },
+    ];
+    for spec in ways {
+        let mut pair = Pair::new();
+        pair.ends[0].set_specs(0, &[(9, spec)]);
+        for _ in 0..100 {
+            pair.call();
+        }
+        let before = memory().0;
+        for _ in 0..2_000 {
+            pair.call();
+        }
+        assert_eq!(memory().0 - before, 0, "{spec}");
+        assert_eq!(pair.ended, 2_100, "{spec}");
     }
-    let before = ALLOCATIONS.get();
-    for _ in 0..10_000 {
-        pair.call();
-    }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
-    assert_eq!(pair.ended, 10_100);
 }
 
 #[test]
@@ -164,9 +144,9 @@ fn a_flood_of_hellos_allocates_nothing_and_is_answered_by_less() {
         answered
     };
     flood(&mut server, 1_000);
-    let before = ALLOCATIONS.get();
+    let before = memory().0;
     assert_eq!(flood(&mut server, 20_000), 20 * 256, "the rest is dropped");
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(memory().0 - before, 0);
     assert_eq!(server.held().sessions, 0);
 }
 
@@ -176,9 +156,9 @@ proptest! {
     /// What the fuzz target `session` looks for with more patience, and here the memory is counted too.
     #[test]
     fn a_hostile_peer_neither_breaks_it_nor_makes_it_hold_more_than_its_limits(program in proptest::collection::vec(any::<u8>(), 0..6_000)) {
-        let before = HELD.get();
+        let before = memory().1;
         survive(&program, &mut || {
-            let held = HELD.get() - before;
+            let held = memory().1 - before;
             assert!(held < REASSEMBLY as i64 + HELD_BESIDE, "{held} bytes");
         });
     }
