@@ -110,6 +110,15 @@ pub fn compile(
     schema: &Manifest,
     options: Options<'_>,
 ) -> Result<Compiled, Diagnostics> {
+    compile_with(source, schema, options, ebpf::Clock::Kernel)
+}
+
+fn compile_with(
+    source: &Source<'_>,
+    schema: &Manifest,
+    options: Options<'_>,
+    clock: ebpf::Clock,
+) -> Result<Compiled, Diagnostics> {
     let Source { name, text } = *source;
     let Options { side, xdp, interface } = options;
     let mut sink = diagnostics::Sink::new(name, text);
@@ -118,7 +127,7 @@ pub fn compile(
         check::check(&file, schema, check::Target { side, interface }, &mut sink);
     sink.finish()?;
 
-    let plan = place::plan(policy, schema, xdp, ebpf::Clock::Kernel, source);
+    let plan = place::plan(policy, schema, xdp, clock, source);
     let place::Plan { policy, emitted, elements, in_xdp, decisions, homes } = plan;
     let groups = policy.groups(schema);
     let instructions = emitted.as_ref().map_or(0, |emitted| emitted.instructions);

@@ -3,7 +3,7 @@
 
 mod calls;
 mod generate;
-mod kernel;
+pub(crate) mod kernel;
 mod reference;
 
 use crate::{

@@ -19,6 +19,8 @@ mod scratch;
 mod statement;
 mod tables;
 mod take;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub(crate) use decided::Runs;
@@ -38,6 +40,10 @@ const MAP_LRU_HASH: u32 = 9;
 const MAP_LPM_TRIE: u32 = 11;
 /// `BPF_F_NO_PREALLOC`: a table takes memory for the entries it has, not for those it could have.
 const NO_PREALLOC: u32 = 1;
+
+/// The map through which the parts of a policy too long for one program go on in one another: a program array by the
+/// numbers in the parts' names, `tf_policy_1` and so on.
+pub(crate) const PARTS: &str = "tf_parts";
 
 /// A policy as an object file.
 #[derive(Debug)]
