@@ -306,7 +306,7 @@ impl Kernel {
         }
     }
 
-    pub fn judge(&mut self, compiled: &Compiled, call: &Call, offset: usize) -> Outcome {
+    pub(super) fn judge(&mut self, compiled: &Compiled, call: &Call, offset: usize) -> Outcome {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
         let last_seen = (now_ns + call.last_seen_ns).saturating_sub(NOW_NS);

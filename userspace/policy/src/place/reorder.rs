@@ -4,7 +4,7 @@ use super::Candidate;
 use crate::ir::{Element, Exit, Policy};
 
 /// Moves elements that only judge, and that XDP could run, ahead of elements in the engine, as far as that is safe.
-pub(super) fn hoist(policy: &mut Policy, candidates: &mut Vec<Candidate>) {
+pub(super) fn hoist(policy: &mut Policy, candidates: &mut [Candidate]) {
     let Some(mut front) = candidates.iter().position(|candidate| candidate.obstacle.is_some()) else {
         return;
     };

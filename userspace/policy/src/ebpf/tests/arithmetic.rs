@@ -5,6 +5,9 @@ use super::{Call, Judge};
 const UNSIGNED: [u64; 9] = [0, 1, 2, 7, 1 << 32, (1 << 63) - 1, 1 << 63, u64::MAX - 1, u64::MAX];
 const SIGNED: [i64; 11] = [0, 1, -1, 2, -2, 7, -7, 1 << 40, i64::MAX, i64::MIN + 1, i64::MIN];
 
+type Binary<T> = fn(T, T) -> T;
+type Holds = fn(std::cmp::Ordering) -> bool;
+
 fn each(fields: [&'static str; 2], values: &[u64], mut check: impl FnMut(&Call<'_>, u64, u64)) {
     for a in values {
         for b in values {
@@ -16,7 +19,7 @@ fn each(fields: [&'static str; 2], values: &[u64], mut check: impl FnMut(&Call<'
 
 #[test]
 fn unsigned_arithmetic_saturates() {
-    let operations: [(&str, fn(u64, u64) -> u64); 5] = [
+    let operations: [(&str, Binary<u64>); 5] = [
         ("+", u64::saturating_add),
         ("-", u64::saturating_sub),
         ("*", u64::saturating_mul),
@@ -34,7 +37,7 @@ fn unsigned_arithmetic_saturates() {
 
 #[test]
 fn signed_arithmetic_saturates() {
-    let operations: [(&str, fn(i64, i64) -> i64); 5] = [
+    let operations: [(&str, Binary<i64>); 5] = [
         ("+", i64::saturating_add),
         ("-", i64::saturating_sub),
         ("*", i64::saturating_mul),
@@ -54,7 +57,7 @@ fn signed_arithmetic_saturates() {
 
 #[test]
 fn comparisons_know_signs() {
-    let operations: [(&str, fn(std::cmp::Ordering) -> bool); 6] = [
+    let operations: [(&str, Holds); 6] = [
         ("==", std::cmp::Ordering::is_eq),
         ("!=", std::cmp::Ordering::is_ne),
         ("<", std::cmp::Ordering::is_lt),
