@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod calls;
+mod decided;
 mod tables;
 
 use super::Clock;
