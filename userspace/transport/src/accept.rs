@@ -222,3 +222,55 @@ impl Transport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use tollfree_wire::Code;
+    use tollfree_wire::frame::Address;
+    use tollfree_wire::header::HEADER_LEN;
+
+    fn peer(number: u32) -> Peer {
+        Peer { address: Address::v4(number), port: 7400 }
+    }
+
+    fn sent(transport: &mut Transport) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        transport.transmit(0, &mut |packet| {
+            bytes.resize(packet.payload_len(), 0);
+            packet.write(&mut bytes, |_, _, _| {});
+            Ok(())
+        });
+        bytes
+    }
+
+    #[test]
+    fn a_client_of_another_version_is_told_and_its_calls_end_with_the_reason() {
+        let end = |secret| Transport::new(Config { secret: [secret; 32], ..Config::default() });
+        let (mut client, mut server) = (end(1), end(2));
+        let call = NewCall { method: 1, layout: 0, flat: &[], body_len: 0, deadline_ns: u64::MAX, token: 7 };
+        client.call(0, peer(2), call);
+        server.receive(0, peer(1), &sent(&mut client), &mut |_| {}).unwrap();
+        client.receive(0, peer(2), &sent(&mut server), &mut |_| {}).unwrap();
+
+        let mut packet = sent(&mut client);
+        let mut hello = Hello::read_from_bytes(&packet[HEADER_LEN..]).unwrap();
+        hello.versions = [VERSION + 1, VERSION + 5];
+        hello.proof = client.secrets.hello_proof(&hello, &[]);
+        packet[HEADER_LEN..].copy_from_slice(hello.as_bytes());
+        assert_eq!(server.receive(0, peer(1), &packet, &mut |_| {}), Err(Reason::BadHandshake));
+        assert_eq!(server.held().sessions, 0, "nothing is kept of it");
+
+        let mut ended = Vec::new();
+        let told = client.receive(0, peer(2), &sent(&mut server), &mut |event| {
+            if let Event::Response { token, status, verdict: Verdict::Transport(why), .. } = event {
+                ended.push((token, status, why));
+            }
+        });
+        assert_eq!(told, Ok(()));
+        let [(7, Code::FailedPrecondition, why)] = ended[..] else { panic!("{ended:?}") };
+        assert!(why.contains("version"), "{why}");
+        assert_eq!(client.held().sessions, 0);
+    }
+}

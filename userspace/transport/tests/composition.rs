@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use tollfree_simulator::{MS, Network, World};
+use tollfree_simulator::{MS, Network, Random, World};
 use tollfree_transport::{Config, Verdict};
+use tollfree_wire::header::HEADER_LEN;
 use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Kind};
 use zerocopy::IntoBytes;
@@ -333,4 +334,94 @@ fn a_window_bounds_what_is_under_way() {
         world.run_for(1_000 * MS);
         assert_eq!(world.status(uid), Some(Code::Ok));
     }
+}
+
+/// A way of carrying methods, or none said.
+fn any_spec(random: &mut Random) -> Option<MethodSpec> {
+    let spec = MethodSpec {
+        checksum: random.chance(0.3),
+        timeout_us: if random.chance(0.2) { 300_000 } else { 0 },
+        ..UNRELIABLE
+    };
+    match random.below(0..4) {
+        0 => None,
+        1 => Some(spec),
+        _ => {
+            let window = if random.chance(0.3) { 1 + random.below(0..8) as u16 } else { 0 };
+            Some(MethodSpec { class: RELIABLE.class, ordered: random.chance(0.6), window, ..spec })
+        }
+    }
+}
+
+#[test]
+fn whatever_is_agreed_on_every_call_ends_once_and_nothing_is_left() {
+    for seed in 0..150 {
+        let mut random = Random(seed ^ 0xc0de);
+        let network = Network {
+            lost: if random.chance(0.5) { 0.15 } else { 0.0 },
+            repeated: 0.1,
+            delay: 10_000..5 * MS,
+            blocked: 0.1,
+            ..Network::default()
+        };
+        let mut world = World::new(seed, 2, network, config());
+        world.hosts[1].handler = if random.chance(0.5) { 0..1 } else { 0..100 * MS };
+        let mut made = Vec::new();
+        for _ in 0..random.below(5..60) {
+            // Both ends change their minds now and then.
+            if random.chance(0.2) {
+                let (host, now) = (random.below(0..2) as usize, world.now);
+                let specs: Vec<_> = any_spec(&mut random).map(|spec| (METHOD, spec)).into_iter().collect();
+                if let Some(transport) = &mut world.hosts[host].transport {
+                    transport.set_specs(now, &specs);
+                }
+            }
+            if random.chance(0.03) {
+                world.crash(1);
+                world.run_for(100 * MS);
+                world.start(1);
+            }
+            let deadline = if random.chance(0.4) { world.now + random.below(1..500 * MS) } else { FOREVER };
+            let long = random.chance(0.2);
+            let length = random.below(0..if long { 30_000 } else { 200 }) as usize;
+            let uid = world.call(0, 1, length, length, deadline);
+            world.run_for([0, 200_000, 20 * MS][random.below(0..3) as usize]);
+            if random.chance(0.1) {
+                world.cancel(0, uid);
+            } else {
+                made.push(uid);
+            }
+        }
+        world.run_for(60_000 * MS);
+        let silent: Vec<_> = made.iter().filter(|uid| world.status(**uid).is_none()).collect();
+        assert!(silent.is_empty(), "seed {seed}: {silent:?} never ended");
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_hello_that_was_altered_under_way_is_refused() {
+    let mut world = World::new(1, 2, Network::default(), config());
+    let seen: Rc<RefCell<Option<Vec<u8>>>> = Rc::default();
+    let keep = seen.clone();
+    world.filter = Box::new(move |from, packet| {
+        let second = packet.kind == Kind::Hello && packet.body[24..56] != [0; 32];
+        if from == 0 && second {
+            let mut bytes = packet.header.as_bytes().to_vec();
+            bytes.extend_from_slice(packet.body);
+            *keep.borrow_mut() = Some(bytes);
+        }
+        !second
+    });
+    world.call(0, 1, 1, 1, FOREVER);
+    world.run_for(5 * MS);
+    let hello = seen.borrow().clone().expect("a hello with a cookie");
+    let mut later = hello.clone();
+    let versions = HEADER_LEN + 4 + 4 + 16 + 32 + 32 + 4;
+    assert_eq!(later[versions..versions + 4], [1, 0, 1, 0]);
+    later[versions] = 9;
+    later[versions + 2] = 9;
+    world.deliver(0, 1, &later);
+    assert_eq!(world.hosts[1].dropped["bad_handshake"], 1, "altered under way");
+    assert_eq!(world.transport(1).held().sessions, 0);
 }
