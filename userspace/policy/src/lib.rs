@@ -29,6 +29,7 @@ mod print;
 mod rate;
 mod suggest;
 mod table;
+pub mod testing;
 
 pub use decisions::Decisions;
 pub use diagnostics::{Diagnostic, Diagnostics, Span};

@@ -205,7 +205,7 @@ impl KeyType {
         }
     }
 
-    fn parse(&self, text: &str) -> Option<Vec<u8>> {
+    pub(crate) fn parse(&self, text: &str) -> Option<Vec<u8>> {
         match self {
             KeyType::Bool => parse_bool(text).map(|value| vec![u8::from(value)]),
             KeyType::U32 => text.parse().ok().map(|n: u32| n.to_le_bytes().to_vec()),
@@ -237,7 +237,7 @@ impl KeyType {
         }
     }
 
-    fn format(&self, key: &[u8]) -> Option<String> {
+    pub(crate) fn format(&self, key: &[u8]) -> Option<String> {
         Some(match self {
             KeyType::Bool => (*key.first()? != 0).to_string(),
             KeyType::U32 => u32::from_le_bytes(*key.first_chunk()?).to_string(),
@@ -504,7 +504,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> =
         text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     let (pairs, rest) = digits.as_deref()?.as_chunks::<2>().to_owned();
