@@ -92,9 +92,13 @@ impl Client {
         self.open
     }
 
-    /// Their keys. Allocates.
+    /// Their keys; those of ordered methods from the last made to the first, as they go back to the front of a queue.
+    /// Allocates.
     pub fn keys(&self) -> Vec<u64> {
-        self.slots.iter().filter_map(|slot| slot.key).collect()
+        let age = |slot: &&Slot| slot.order.map(|order| self.next_order.wrapping_sub(order));
+        let mut slots: Vec<&Slot> = self.slots.iter().collect();
+        slots.sort_by_key(age);
+        slots.iter().filter_map(|slot| slot.key).collect()
     }
 
     /// The slots used so far.
