@@ -8,6 +8,7 @@ use tollfree_transport::Config;
 use tollfree_wire::Code;
 use tollfree_wire::frame::{Address, Peer};
 use tollfree_wire::header::HEADER_LEN;
+use tollfree_wire::spec::MethodSpec;
 
 /// What is said about a world; the rest is decided by its seed.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +68,7 @@ impl Scenario {
         if rogue {
             world.hosts[0].rogue = true;
         }
+        world.carry(spec(&mut random));
         Scenario { world, random, calls, crashes, leaps, floods, must_succeed: Vec::new() }
     }
 
@@ -115,7 +117,13 @@ impl Scenario {
     fn is_sure(&self) -> bool {
         let Scenario { world, crashes, leaps, .. } = self;
         let Network { lost, corrupted, .. } = world.network;
-        lost == 0.0 && corrupted == 0.0 && !crashes && !leaps && !world.hosts.iter().any(|host| host.rogue)
+        let MethodSpec { timeout_us, .. } = world.spec;
+        let kept = world.spec.is_reliable() && timeout_us == 0;
+        kept && lost == 0.0
+            && corrupted == 0.0
+            && !crashes
+            && !leaps
+            && !world.hosts.iter().any(|host| host.rogue)
     }
 
     /// What else happens.
@@ -194,7 +202,11 @@ impl Scenario {
         let mut pairs: Vec<(usize, usize)> = honest.iter().copied().zip(turned.copied()).collect();
         pairs.retain(|(from, to)| from != to);
         for again in [false, true] {
-            let mut call = |&(from, to)| world.call(from, to, length(random), length(random), u64::MAX);
+            // Packets of a longer message overtake each other by more than the replay window bears; an unreliable method's
+            // are not sent again.
+            let longest = if world.spec.is_reliable() { usize::MAX } else { 1_000 };
+            let mut length = || length(random).min(longest);
+            let mut call = |&(from, to)| world.call(from, to, length(), length(), u64::MAX);
             let uids: Vec<u64> = pairs.iter().map(&mut call).collect();
             world.run_for(5_000 * MS);
             let mut calls = pairs.iter().zip(uids).map(|(pair, uid)| (*pair, uid));
@@ -235,6 +247,16 @@ fn network(random: &mut Random, settings: &Settings) -> Network {
         network.delay = longest / 20..longest / 20 + 1;
     }
     network
+}
+
+/// How the world's calls are carried.
+fn spec(random: &mut Random) -> MethodSpec {
+    let reliable = MethodSpec::default();
+    match random.below(0..10) {
+        0..6 => reliable,
+        6..9 => MethodSpec { ordered: random.chance(0.8), checksum: random.chance(0.3), ..reliable },
+        _ => MethodSpec { checksum: random.chance(0.3), ..MethodSpec::UNRELIABLE },
+    }
 }
 
 /// Bytes of a message: mostly one packet, sometimes hundreds.

@@ -14,13 +14,14 @@ use tollfree_transport::{
 };
 use tollfree_wire::frame::{Address, Peer};
 use tollfree_wire::header::{HEADER_LEN, Kind};
+use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Packet, Reason};
 use zerocopy::IntoBytes;
 
 /// A millisecond, in ns.
 pub const MS: u64 = 1_000_000;
 /// The method that handlers serve.
-const METHOD: u32 = 7;
+pub const METHOD: u32 = 7;
 /// Turns of one host at one moment after which it must be going round in circles.
 const TURNS_MAX: u32 = 100_000;
 
@@ -65,6 +66,8 @@ pub struct World {
     pub network: Network,
     /// What hosts are started with, but for their secrets and epochs.
     pub config: Config,
+    /// How every host has the method carried that handlers serve. For hosts that start from now on.
+    pub spec: MethodSpec,
     /// By number.
     pub hosts: Vec<Host>,
     /// How calls have ended, by uid.
@@ -87,6 +90,10 @@ pub struct World {
     pub trace: Option<Trace>,
     /// A number that differs where two worlds differ in any packet or its time.
     pub digest: u64,
+    /// The session on which a call was first sent, by uid: its server and that server's index for it.
+    first_sent: HashMap<u64, (usize, u32)>,
+    /// The last call that a session has delivered, by its server and that server's index for it.
+    last_delivered: HashMap<(usize, u32), u64>,
     due: BinaryHeap<Reverse<Due>>,
     numbers: u64,
     /// How often which host had its turn at the moment.
@@ -112,6 +119,12 @@ fn flat(uid: u64, reply_len: usize) -> Vec<u8> {
     flat
 }
 
+/// What [`flat`] says.
+fn read_flat(flat: &[u8]) -> Option<(u64, usize)> {
+    let number = |at: usize| flat.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+    Some((number(0)?, number(8)? as usize))
+}
+
 impl World {
     /// A world whose hosts are up.
     pub fn new(seed: u64, hosts: usize, network: Network, config: Config) -> World {
@@ -121,6 +134,7 @@ impl World {
             random: Random(seed),
             network,
             config,
+            spec: MethodSpec::default(),
             hosts: (0..hosts).map(|number| Host::new(peer(number))).collect(),
             ended: HashMap::new(),
             ran: HashSet::new(),
@@ -132,6 +146,8 @@ impl World {
             last_hello: Vec::new(),
             trace: None,
             digest: 0,
+            first_sent: HashMap::new(),
+            last_delivered: HashMap::new(),
             due: BinaryHeap::new(),
             numbers: 0,
             turns: (0, 0),
@@ -153,6 +169,22 @@ impl World {
         host.transport = Some(Transport::new(Config { secret, epoch: host.epoch, ..self.config.clone() }));
         let epoch = host.epoch;
         self.note(format_args!("host {number} is up, epoch {epoch}"));
+        self.specify(number);
+    }
+
+    /// Has every host carry the method that handlers serve so from now on.
+    pub fn carry(&mut self, spec: MethodSpec) {
+        self.spec = spec;
+        (0..self.hosts.len()).for_each(|number| self.specify(number));
+    }
+
+    fn specify(&mut self, number: usize) {
+        let (now, spec) = (self.local(number), self.spec);
+        if let Some(transport) =
+            self.hosts[number].transport.as_mut().filter(|_| spec != MethodSpec::default())
+        {
+            transport.set_specs(now, &[(METHOD, spec)]);
+        }
     }
 
     /// The process is gone, with everything it knew.
@@ -442,6 +474,11 @@ impl World {
         if decoded.kind == Kind::Hello {
             self.last_hello.clone_from(&bytes);
         }
+        if let (Kind::Request, Some((uid, _)), Some(to)) =
+            (decoded.kind, read_flat(decoded.flat), self.number(&packet.to))
+        {
+            self.first_sent.entry(uid).or_insert((to, packet.header.session));
+        }
         if host.rogue {
             let last = self.hosts[from].sequences.entry(packet.header.session).or_default();
             *last = packet.header.sequence.max(*last);
@@ -464,7 +501,8 @@ impl World {
         if let Ok(packet) = &decoded {
             *self.sent.entry(packet.kind).or_default() += 1;
             passes = (self.filter)(from, packet);
-            if !packet.kind.is_handshake() {
+            let checked = self.spec.checksum && packet.header.method == METHOD;
+            if !packet.kind.is_handshake() && !checked {
                 // The body is UDP's checksum's business; header and flat block must survive without it.
                 protected = HEADER_LEN + packet.flat_padded.len();
             }
@@ -545,20 +583,29 @@ impl World {
         let takes = self.random.below(self.hosts[at].handler.clone());
         let mut running = Running { at: self.now + takes, call: request.call, reply: Vec::new() };
         if honest {
-            let number = |at: usize| request.flat.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
-            let (uid, reply_len) = number(0).zip(number(8)).expect("the flat block is the caller's");
-            let reply_len = reply_len as usize;
+            let (uid, reply_len) = read_flat(request.flat).expect("the flat block is the caller's");
             assert_eq!(request.layout, uid as u32);
             assert_eq!(request.flat, flat(uid, reply_len));
             assert!(request.body == pattern(uid, request.body.len()), "call {uid}: wrong bytes");
             assert!(self.ran.insert(uid), "call {uid} ran twice");
             self.delivered.push(uid);
+            self.check_order(at, request.session, request.method, uid);
             running.reply = pattern(!uid, reply_len);
             self.note(format_args!("call {uid} runs at host {at}"));
         } else {
             running.reply = pattern(0, request.body.len() * 3);
         }
         self.hosts[at].running.push(running);
+    }
+
+    /// Calls of an ordered method come in the order in which they were made on their session. One that was sent on another session
+    /// before has lost its place.
+    fn check_order(&mut self, at: usize, session: u32, method: u32, uid: u64) {
+        if !self.spec.ordered || method != METHOD || self.first_sent.get(&uid) != Some(&(at, session)) {
+            return;
+        }
+        let last = self.last_delivered.insert((at, session), uid).unwrap_or(0);
+        assert!(last < uid, "call {uid} ran after call {last}, which was made later on the same session");
     }
 
     /// Nothing may be left when nothing happens any more and every session has idled out.
