@@ -21,7 +21,7 @@ pub enum Request {
     Status,
     /// Which interface the daemon has, as text or null.
     Interface,
-    /// Put a policy in force.
+    /// Put a policy in force: [`Applied`]s, one for each side.
     PolicyApply {
         /// The file as the user named it, for messages.
         name: String,
@@ -29,7 +29,12 @@ pub enum Request {
         text: String,
         /// Its schema.
         manifest: Box<Manifest>,
-        /// Which calls it judges.
+        /// Which calls it judges; null: those that it has chains for.
+        at: Option<Side>,
+    },
+    /// Put the policy in force again that was before: an [`Applied`], or null where there was none.
+    PolicyRollback {
+        /// Which one.
         at: Side,
     },
     /// Take a policy out of force.
@@ -62,12 +67,25 @@ pub enum TableOp {
     Delete { table: String, key: String },
 }
 
+impl TableOp {
+    /// The table that it is about; `None`: all.
+    pub fn table(&self) -> Option<&str> {
+        match self {
+            TableOp::Tables => None,
+            TableOp::Entries { table }
+            | TableOp::Get { table, .. }
+            | TableOp::Set { table, .. }
+            | TableOp::Delete { table, .. } => Some(table),
+        }
+    }
+}
+
 /// One table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableView {
     /// Its name.
     pub name: String,
-    /// Where it lives: `xdp` or `engine`.
+    /// Where it lives: `xdp`, `engine` or `both`.
     pub place: String,
     /// Type of its keys.
     pub key: String,

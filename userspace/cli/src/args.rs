@@ -183,10 +183,19 @@ pub enum Policy {
         #[command(flatten)]
         output: Output,
     },
+    /// Put the policy in force again that was before the last apply, with its tables
+    Rollback {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Take the policy out of force: every call is delivered
     Clear {
         #[command(flatten)]
         target: Target,
+        #[command(flatten)]
+        output: Output,
     },
     /// Look into and change the tables of the policy in force
     #[command(subcommand, arg_required_else_help = true)]

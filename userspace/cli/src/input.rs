@@ -1,6 +1,7 @@
 //! Reads what users write: schemas and policies, with their mistakes shown in place.
 
 use crate::args::PolicyInput;
+use crate::daemon::config::Side;
 use crate::exit::{Exit, refused};
 use crate::output::Output;
 use anyhow::{Context, Result};
@@ -61,6 +62,7 @@ pub fn readable(file: &Path) -> Result<()> {
 }
 
 /// A policy and its schema, read.
+#[derive(Clone)]
 pub struct Policy {
     /// The policy's file as the user named it.
     pub name: String,
@@ -88,6 +90,19 @@ impl Policy {
     /// Every mistake, with its place.
     pub fn compile(&self, options: Options<'_>) -> Result<Compiled, Diagnostics> {
         tollfree_policy::compile(&Source { name: &self.name, text: &self.text }, &self.manifest, options)
+    }
+
+    /// The sides to compile it for: the one asked for, else those that it has chains for; `None` where it has none.
+    pub fn sides(&self, asked: Option<Side>) -> Vec<Option<tollfree_policy::Side>> {
+        let compiler_side = |side| match side {
+            Side::Server => tollfree_policy::Side::Server,
+            Side::Client => tollfree_policy::Side::Client,
+        };
+        if let Some(side) = asked {
+            return vec![Some(compiler_side(side))];
+        }
+        let found = tollfree_policy::sides(&Source { name: &self.name, text: &self.text });
+        if found.is_empty() { vec![None] } else { found.into_iter().map(Some).collect() }
     }
 
     /// Compiles it for a command: mistakes are shown in the form asked for, and end it with "refused input".

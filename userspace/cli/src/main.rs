@@ -11,6 +11,7 @@ mod daemon;
 mod exit;
 mod input;
 mod interfaces;
+mod mirror;
 mod netdev;
 mod output;
 mod paths;

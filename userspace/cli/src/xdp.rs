@@ -10,14 +10,11 @@ use crate::{interfaces, privilege};
 use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
-use tollfree_engine::Driver;
-use tollfree_loader::{AttachOptions, Interface, Mode, TableInfo};
-use tollfree_policy::{Compiled, TableError, TableSpec, Tracked};
+use tollfree_loader::{AttachOptions, Interface, Mode, NewPolicy, Prepared, TableInfo};
+use tollfree_policy::{Compiled, Place, TableError, TableSpec};
 use tollfree_schema::Manifest;
-use tollfree_wire::maps::LayoutKey;
-use tollfree_wire::{Reason, SessionEntry};
+use tollfree_wire::Reason;
 use tracing::info;
 
 /// Kept with a policy in force, so that its tables can be shown in users' words and a daemon can take it up.
@@ -51,6 +48,14 @@ pub struct How<'a> {
     pub port: u16,
     /// The compiled programs; searched for when absent.
     pub object: Option<&'a Path>,
+}
+
+impl Record {
+    /// The policy, to be applied again.
+    pub fn policy(self) -> Policy {
+        let Record { name, text, manifest, .. } = self;
+        Policy { name, text, manifest }
+    }
 }
 
 impl Attached {
@@ -117,11 +122,29 @@ impl Attached {
         &self.name
     }
 
-    /// Puts a compiled policy in force.
+    /// Puts a compiled policy in force, where no engine is in between.
     ///
     /// # Errors
     /// Where it needs the engine, guards the client, or the kernel refuses it; what was in force stays.
     pub fn apply(&mut self, policy: &Policy, compiled: &Compiled) -> Result<Applied> {
+        let engine = compiled.explain.elements.iter().find(|element| {
+            element.place == Place::Engine || element.place == Place::Session || element.response.is_some()
+        });
+        if let Some(element) = engine {
+            return Err(refused(format!(
+                "{}: {}() needs an engine ({}); apply it through the daemon, without --iface",
+                policy.name, element.name, element.why
+            )));
+        }
+        let prepared = self.prepare(policy, compiled)?;
+        self.commit(policy, compiled, prepared)
+    }
+
+    /// Loads a compiled policy beside the one in force.
+    ///
+    /// # Errors
+    /// As [`Attached::apply`].
+    pub fn prepare(&mut self, policy: &Policy, compiled: &Compiled) -> Result<Prepared> {
         if compiled.side == tollfree_policy::Side::Client {
             return Err(refused(format!(
                 "{}: a policy at the client judges what leaves, which runs in the engine; apply it through the daemon, \
@@ -151,19 +174,29 @@ impl Attached {
                 key_size: table.key_size,
                 value_size: table.value_size,
                 capacity: table.capacity,
-                ..TableInfo::default()
+                meaning: table.meaning(),
+                initial: table.initial_bytes(),
             })
             .collect();
         let meta = serde_json::to_value(&record)?;
-        let generation = self.interface.apply_policy(object, &tables, meta).map_err(loader_error)?;
+        let new = NewPolicy { object, tables: &tables, meta: &meta };
+        self.interface.prepare(new).map_err(loader_error)
+    }
+
+    /// Puts a prepared policy in force.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was in force stays.
+    pub fn commit(&mut self, policy: &Policy, compiled: &Compiled, prepared: Prepared) -> Result<Applied> {
+        let generation = self.interface.commit(prepared).map_err(loader_error)?;
         Ok(Applied {
             policy: policy.name.clone(),
             target: self.name.clone(),
             place: "xdp".into(),
             at: Side::Server,
             generation,
-            tables: record.tables.into_iter().map(|table| table.name).collect(),
-            instructions: record.instructions,
+            tables: compiled.tables.iter().map(|table| table.name.clone()).collect(),
+            instructions: compiled.instructions,
         })
     }
 
@@ -180,11 +213,22 @@ impl Attached {
     /// # Errors
     /// When the record was written by another version.
     pub fn record(&self) -> Result<Option<Record>> {
-        let status = self.interface.status().map_err(loader_error)?;
-        if status.policy.is_null() {
+        self.read_record(self.interface.status().map_err(loader_error)?.policy)
+    }
+
+    /// What was in force before; `None` for no policy.
+    ///
+    /// # Errors
+    /// When the record was written by another version.
+    pub fn record_before(&self) -> Result<Option<Record>> {
+        self.read_record(self.interface.status().map_err(loader_error)?.policy_before)
+    }
+
+    fn read_record(&self, record: serde_json::Value) -> Result<Option<Record>> {
+        if record.is_null() {
             return Ok(None);
         }
-        serde_json::from_value(status.policy).map(Some).map_err(|_| {
+        serde_json::from_value(record).map(Some).map_err(|_| {
             anyhow!("the policy on {} was applied by another version of tollfree; apply it again", self.name)
         })
     }
@@ -243,7 +287,11 @@ impl Attached {
         })
     }
 
-    fn entries(&self, spec: &TableSpec) -> Result<Vec<Entry>> {
+    /// The entries of a table.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn entries(&self, spec: &TableSpec) -> Result<Vec<Entry>> {
         let dump = self.interface.table_dump(&spec.name).map_err(loader_error)?;
         let mut entries: Vec<Entry> = dump
             .iter()
@@ -251,15 +299,6 @@ impl Attached {
             .collect();
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(entries)
-    }
-
-    /// Every table with its entries.
-    ///
-    /// # Errors
-    /// When a table cannot be read.
-    pub fn all_entries(&self) -> Result<Vec<(String, Vec<Entry>)>> {
-        let tables = self.record()?.map(|record| record.tables).unwrap_or_default();
-        tables.iter().map(|spec| Ok((spec.name.clone(), self.entries(spec)?))).collect()
     }
 
     /// The addresses whose packets are for this host's engine.
@@ -351,56 +390,5 @@ pub fn loader_error(error: tollfree_loader::Error) -> anyhow::Error {
     match error {
         tollfree_loader::Error::Capability { .. } => Exit::Privilege(error.to_string()).into(),
         _ => error.into(),
-    }
-}
-
-/// Mirrors the engine's sessions and layouts into an interface's maps, and its sockets. Lives on the poll thread.
-pub struct Mirror {
-    interface: Interface,
-}
-
-impl Mirror {
-    /// A second hold on the same pins.
-    ///
-    /// # Errors
-    /// When it is not attached.
-    pub fn open(places: &Places, name: &str) -> Result<Mirror> {
-        Ok(Mirror { interface: Interface::open(&places.loader(), name).map_err(loader_error)? })
-    }
-
-    /// Has XDP hand the packets of one receive queue to this socket.
-    ///
-    /// # Errors
-    /// A sentence.
-    pub fn register(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), String> {
-        self.interface.register_socket(queue, socket).map_err(|error| error.to_string())
-    }
-
-    /// Removes the sessions of an engine that is gone, so that peers hear at once that they need new ones.
-    ///
-    /// # Errors
-    /// When the map cannot be written.
-    pub fn forget_sessions(&mut self) -> Result<()> {
-        self.interface.sessions_clear().map_err(loader_error)
-    }
-}
-
-impl Driver for Mirror {
-    fn session_insert(&mut self, entry: &SessionEntry) -> Result<(), String> {
-        self.interface.session_insert(entry).map_err(|error| error.to_string())
-    }
-
-    fn session_remove(&mut self, index: u32) -> Result<(), String> {
-        self.interface.session_remove(index).map_err(|error| error.to_string())
-    }
-
-    fn layout_insert(&mut self, key: LayoutKey, known: u32) -> Result<(), String> {
-        self.interface.layout_insert(key, known).map_err(|error| error.to_string())
-    }
-
-    fn tracked(&self, index: u32) -> Option<Tracked> {
-        let entry = self.interface.session_get(index).ok().flatten()?;
-        let SessionEntry { last_seen_ns, idle_ns, calls, .. } = entry;
-        Some(Tracked { last_seen_ns, idle_ns, calls })
     }
 }

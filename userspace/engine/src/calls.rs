@@ -4,6 +4,7 @@ use crate::apps::AppId;
 use crate::bindings::Key;
 use tollfree_ring::Span;
 use tollfree_transport::{CallHandle, IncomingCall};
+use tollfree_wire::Code;
 
 /// A call that an application on this host makes.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct Outgoing {
     /// The agreement it depends on; `None` for calls that stay on this host.
     pub binding: Option<Key>,
     pub progress: Progress,
+    /// What waits for its response: a key of [`crate::core::Core::judged`].
+    pub judged: Option<u64>,
 }
 
 /// Who is waiting for the result.
@@ -34,8 +37,10 @@ pub enum Progress {
     Sent(CallHandle),
     /// An application on this host is working on it: the key in `incoming`.
     Local { incoming: u64 },
-    /// A policy dropped it: to its caller it is lost, and ends when its deadline does.
-    Dropped,
+    /// A policy holds it for a while.
+    Delayed,
+    /// A policy dropped it: to its caller it is lost, and ends with this status when its time is over.
+    Dropped(Code),
 }
 
 /// A call that an application on this host serves.
@@ -45,6 +50,10 @@ pub struct Incoming {
     pub app: AppId,
     /// Who asked.
     pub caller: Caller,
+    /// What waits for its response: a key of [`crate::core::Core::judged`].
+    pub judged: Option<u64>,
+    /// When it ends at the latest, where a policy says so.
+    pub ends_ns: Option<u64>,
 }
 
 /// Who asked.

@@ -3,11 +3,12 @@
 use crate::apps::AppId;
 use crate::carriage::TooMany;
 use crate::config::Waiting;
+use crate::gate::Policy;
 use rustix::fd::OwnedFd;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use tollfree_policy::{Program, State};
+use tollfree_policy::State;
 use tollfree_ring::daemon::Port;
 use tollfree_schema::Manifest;
 use tollfree_wire::spec::MethodSpec;
@@ -59,7 +60,7 @@ pub enum Command {
     /// Removes an application that has closed its connection or died; its peers' calls end with a status.
     Detach(AppId),
     /// Replaces (or, with `None`, removes) one side's policy; answers with the side's new generation.
-    Policy(Side, Option<Box<Program>>, Reply<u64>),
+    Policy(Side, Option<Box<Policy>>, Reply<u64>),
     /// Replaces what one side's policy says of how methods are carried. New calls are carried so; calls under way end
     /// as they began.
     Carry(Side, Vec<(u32, MethodSpec)>, Reply<Result<(), TooMany>>),
@@ -118,6 +119,8 @@ pub struct Status {
     pub transmitted: u64,
     /// Calls under way from and to applications here.
     pub calls_open: usize,
+    /// Calls that a policy holds for a while.
+    pub calls_delayed: usize,
     /// Generation of the server-side policy; 0: never one.
     pub server_policy: u64,
     /// Generation of the client-side policy; 0: never one.

@@ -1,5 +1,6 @@
 //! Settings of an engine.
 
+use crate::identity::Identities;
 use std::collections::HashMap;
 use tollfree_wire::frame::Peer;
 
@@ -23,4 +24,8 @@ pub struct Config {
     pub routes: HashMap<String, Peer>,
     /// How the poll loop waits.
     pub waiting: Waiting,
+    /// Who is at the other ends of sessions.
+    pub identities: Identities,
+    /// This host's Tollfree port, as policies see it.
+    pub port: u16,
 }

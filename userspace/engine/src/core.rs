@@ -6,22 +6,36 @@ use crate::bindings::Bindings;
 use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, Progress, REPLY_TOKEN};
 use crate::carriage::Carriage;
 use crate::config::Config;
+use crate::delay::Delayed;
 use crate::driver::Driver;
 use crate::gate::Gate;
+use crate::identity::Peer;
+use crate::log::PolicyLog;
 use crate::slab::Slab;
+use crate::verdict::{Back, Ended, Judged};
 use std::collections::HashMap;
-use tollfree_policy::Tracked;
+use tollfree_policy::{LogLine, Tracked};
 use tollfree_ring::VerdictAt;
 use tollfree_transport::{Event, IncomingCall, SessionChange, Transport, Verdict};
+use tollfree_wire::header::FLAT_MAX;
 use tollfree_wire::{Code, Reason, SessionEntry};
 use tracing::{info, warn};
 
-/// A status that the engine itself answers a remote call with. Made while the transport is busy delivering events, sent
+/// How long a call without a deadline waits for an answer that its policy has dropped, in ns: about as long as the
+/// transport takes to find a peer dead.
+const LOST_NS: u64 = 10_000_000_000;
+
+/// What the engine itself answers a remote call with. Made while the transport is busy delivering events, sent
 /// right after.
 pub struct Refusal {
     pub call: IncomingCall,
-    pub status: Code,
-    pub why: String,
+    pub ended: Ended,
+}
+
+/// What policies ask of a session.
+pub struct Known {
+    pub tracked: Tracked,
+    pub peer: Peer,
 }
 
 /// The engine's knowledge.
@@ -43,14 +57,20 @@ pub struct Core<D> {
     pub server_gate: Gate,
     /// Judges calls that leave.
     pub client_gate: Gate,
-    /// What `session_tracker()` knows, by session index.
-    pub tracked: HashMap<u32, Tracked>,
+    /// Sessions, by index.
+    pub sessions: HashMap<u32, Known>,
+    /// Calls whose responses a policy is to judge.
+    pub judged: Slab<Judged>,
+    /// Calls that a policy holds.
+    pub delayed: Delayed,
+    /// Calls served here that a policy allows only so much time, or were when last counted.
+    pub capped: usize,
+    /// What policies have to say.
+    pub log: PolicyLog,
     pub reasons: [u64; Reason::COUNT],
     /// Whether an XDP program has judged what arrives.
     pub judged_below: bool,
     pub refusals: Vec<Refusal>,
-    /// Calls that a policy dropped: never answered.
-    pub ignored: Vec<IncomingCall>,
     /// Calls whose layout was just agreed on, with their flat blocks.
     pub ready: Vec<crate::bindings::WaitingCall>,
     /// Turns the loop has made: spreads calls over applications that serve the same method.
@@ -73,10 +93,13 @@ impl<D: Driver> Core<D> {
             carriage: Carriage::default(),
             server_gate: Gate::default(),
             client_gate: Gate::default(),
-            tracked: HashMap::new(),
+            sessions: HashMap::new(),
+            judged: Slab::default(),
+            delayed: Delayed::default(),
+            capped: 0,
+            log: PolicyLog::default(),
             reasons: [0; Reason::COUNT],
             refusals: Vec::new(),
-            ignored: Vec::new(),
             ready: Vec::new(),
             turns: 0,
         }
@@ -85,7 +108,8 @@ impl<D: Driver> Core<D> {
     /// What `session_tracker()` has noted of a session, wherever it runs.
     pub fn tracked(&self, index: u32) -> Tracked {
         let below = if self.judged_below { self.driver.tracked(index) } else { None };
-        below.or_else(|| self.tracked.get(&index).copied()).unwrap_or_default()
+        let here = self.sessions.get(&index).map(|known| known.tracked);
+        below.into_iter().chain(here).max_by_key(|tracked| tracked.last_seen_ns).unwrap_or_default()
     }
 
     pub fn count(&mut self, reason: Reason) {
@@ -106,12 +130,13 @@ impl<D: Driver> Core<D> {
                 };
                 let body = match verdict {
                     Verdict::Transport(why) => why.as_bytes(),
+                    Verdict::Driver if status == Code::Ok => &[],
                     Verdict::Driver => driver_text(status),
                     Verdict::Peer { .. } => body,
                 };
                 self.on_response(now, token, status, at, layout, flat, body);
             }
-            Event::Cancelled { call } => self.on_cancelled(call),
+            Event::Cancelled { call } => self.on_cancelled(now, call),
             Event::Released { token } => self.on_released(token & !REPLY_TOKEN),
             Event::SessionUp { peer } => {
                 info!(%peer, "session up");
@@ -136,9 +161,10 @@ impl<D: Driver> Core<D> {
         flat: &[u8],
         body: &[u8],
     ) {
-        let Some(Outgoing { origin, method, binding, .. }) = self.outgoing.remove(token) else {
+        let Some(call) = self.outgoing.remove(token) else {
             return self.count(Reason::StaleCall);
         };
+        let Outgoing { origin, method, binding, judged, .. } = call;
         match origin {
             Origin::App { app, cookie, .. } => {
                 // The peer's service may have been replaced by one with another layout: ask again before the next call.
@@ -146,6 +172,18 @@ impl<D: Driver> Core<D> {
                     && let Some(key) = binding
                 {
                     self.bindings.forget(&key);
+                }
+                let mut copy = [0; FLAT_MAX];
+                let mut flat = flat;
+                if judged.is_some()
+                    && let Some(changed) = copy.get_mut(..flat.len())
+                {
+                    changed.copy_from_slice(flat);
+                    let mut back = Back { status, layout, flat: changed, body_len: body.len() as u32 };
+                    if let Err(ended) = self.judge_back(now, judged, &mut back) {
+                        return self.end_here(now, call, ended);
+                    }
+                    flat = changed;
                 }
                 if let Some(app) = self.apps.get_mut(app.0) {
                     app.deliver(&response(cookie, method, layout, status, at), flat, body);
@@ -164,32 +202,65 @@ impl<D: Driver> Core<D> {
                     _ => self.bindings.forget(&key),
                 };
                 for call in waiting {
-                    self.fail(call.token, status, at, &why);
+                    self.fail(now, call.token, status, at, &why);
                 }
             }
         }
     }
 
     /// Ends an outgoing call that the transport does not have (any more).
-    pub fn fail(&mut self, token: u64, status: Code, at: VerdictAt, why: &str) {
-        let Some(Outgoing { origin, method, .. }) = self.outgoing.remove(token) else { return };
-        if let Origin::App { app, cookie, .. } = origin
+    pub fn fail(&mut self, now: u64, token: u64, status: Code, at: VerdictAt, why: &str) {
+        let Some(call) = self.outgoing.remove(token) else { return };
+        let mut back = Back { body_len: why.len() as u32, ..Back::status(status) };
+        if let Err(ended) = self.judge_back(now, call.judged, &mut back) {
+            return self.end_here(now, call, ended);
+        }
+        if let Origin::App { app, cookie, .. } = call.origin
             && let Some(app) = self.apps.get_mut(app.0)
         {
-            app.fail(cookie, method, status, at, why);
+            app.fail(cookie, call.method, status, at, why);
         }
     }
 
-    fn on_cancelled(&mut self, call: IncomingCall) {
+    /// Ends a call of an application here as a policy wants it.
+    pub fn end_here(&mut self, now: u64, call: Outgoing, ended: Ended) {
+        let Outgoing { origin: Origin::App { app: id, cookie, .. }, method, .. } = call else { return };
+        let Some(app) = self.apps.get_mut(id.0) else { return };
+        match ended {
+            Ended::Status(status, why) => app.fail(cookie, method, status, VerdictAt::Engine, &why),
+            Ended::Answer(answer) => {
+                let header = response(cookie, method, answer.layout, Code::Ok, VerdictAt::Engine);
+                app.deliver(&header, answer.flat(), &[]);
+            }
+            // What a lost call looks like: it ends when its deadline does, or when its peer would count as dead.
+            Ended::Dropped => {
+                let lost_ns = now.saturating_add(LOST_NS);
+                let (deadline_ns, status) = match call.deadline_ns {
+                    deadline_ns if deadline_ns <= lost_ns => (deadline_ns, Code::DeadlineExceeded),
+                    _ => (lost_ns, Code::Unavailable),
+                };
+                let (progress, judged) = (Progress::Dropped(status), None);
+                self.outgoing.insert(Outgoing { deadline_ns, progress, judged, ..call });
+            }
+        }
+    }
+
+    fn on_cancelled(&mut self, now: u64, call: IncomingCall) {
+        if let Some(arrived) = self.delayed.withdraw(call) {
+            // Nobody waits for what its policy makes of the end.
+            drop(self.judge_back(now, arrived.judged, &mut Back::status(Code::Cancelled)));
+        }
         let is_it = |incoming: &Incoming| matches!(incoming.caller, Caller::Remote(other) if other == call);
         for handle in self.incoming.keys_where(is_it) {
-            self.tell_cancelled(handle);
+            self.tell_cancelled(now, handle, Code::Cancelled);
         }
     }
 
-    /// Tells an application that nobody waits for its answer any more.
-    pub fn tell_cancelled(&mut self, handle: u64) {
-        let Some(Incoming { app, .. }) = self.incoming.remove(handle) else { return };
+    /// Tells an application that nobody waits for its answer any more, because the call has ended with this status.
+    pub fn tell_cancelled(&mut self, now: u64, handle: u64, status: Code) {
+        let Some(Incoming { app, judged, .. }) = self.incoming.remove(handle) else { return };
+        // Nobody waits for what its policy makes of the end.
+        drop(self.judge_back(now, judged, &mut Back::status(status)));
         if let Some(app) = self.apps.get_mut(app.0) {
             app.cancelled(handle);
         }
@@ -215,11 +286,18 @@ impl<D: Driver> Core<D> {
         for change in transport.session_changes() {
             let mirrored = match change {
                 SessionChange::Opened(guard, idle_ns) => {
-                    self.tracked.insert(guard.index, Tracked { last_seen_ns: now, idle_ns, calls: 0 });
-                    self.driver.session_insert(&SessionEntry::new(guard, now, idle_ns))
+                    let tracked = Tracked { last_seen_ns: now, idle_ns, calls: 0 };
+                    let identity = self.config.identities.of(guard.peer);
+                    let others = self.sessions.values().filter(|known| known.peer.address == guard.peer);
+                    let sessions = 1 + others.count() as u32;
+                    let peer = Peer { address: guard.peer, identity, sessions };
+                    let inserted =
+                        self.driver.session_insert(&SessionEntry::new(guard, now, idle_ns), &peer.view());
+                    self.sessions.insert(guard.index, Known { tracked, peer });
+                    inserted
                 }
                 SessionChange::Closed(index) => {
-                    self.tracked.remove(&index);
+                    self.sessions.remove(&index);
                     self.driver.session_remove(index)
                 }
             };
@@ -230,6 +308,29 @@ impl<D: Driver> Core<D> {
                 );
             }
         }
+    }
+
+    /// Writes what policies have changed through to the kernel. Before anything is sent that was judged after it.
+    pub fn write_through(&mut self) {
+        let Core { server_gate, driver, .. } = self;
+        server_gate.take_changes(|generation, table, written| {
+            if let Err(error) = driver.table_write(generation, table, written) {
+                warn!(error, table = table.name, "a policy's table in the kernel could not be updated");
+            }
+        });
+    }
+
+    /// Housekeeping: what policies have logged, policies that no call can meet any more.
+    pub fn look_after_policies(&mut self, now: u64) {
+        let Core { server_gate, client_gate, log, .. } = self;
+        for gate in [server_gate, client_gate] {
+            let lost = gate.take_log(|LogLine { element, method, text }| {
+                log.line(now, format_args!("{element}() method {method:#010x}: {text}"));
+            });
+            log.lost(lost);
+            gate.release(now);
+        }
+        log.tell(now);
     }
 
     /// Copies a part of a message's body to where the transport wants it: into a frame.
@@ -271,26 +372,44 @@ impl<D: Driver> Core<D> {
             self.withdraw(now, transport, token);
         }
         for handle in self.incoming.keys_where(|call| call.app == id) {
-            let Some(call) = self.incoming.remove(handle) else { continue };
             let why = "the service's process ended before it answered";
-            match call.caller {
-                Caller::Remote(call) => {
-                    self.refusals.push(Refusal { call, status: Code::Unavailable, why: why.to_owned() });
-                }
-                Caller::Local { outgoing } => self.fail(outgoing, Code::Unavailable, VerdictAt::Engine, why),
-            }
+            self.give_up(now, handle, Code::Unavailable, why);
         }
         self.bury(id);
+    }
+
+    /// Ends a call that an application here was given to serve, without its word.
+    pub fn give_up(&mut self, now: u64, handle: u64, status: Code, why: &str) {
+        let Some(Incoming { caller, judged, .. }) = self.incoming.remove(handle) else { return };
+        let ended = self.end_back(now, judged, Ended::Status(status, why.to_owned()));
+        match caller {
+            Caller::Remote(call) => self.refusals.push(Refusal { call, ended }),
+            Caller::Local { outgoing } => self.fail_as(now, outgoing, ended),
+        }
+    }
+
+    /// Ends an outgoing call as the server's policy on this host wants it.
+    pub fn fail_as(&mut self, now: u64, token: u64, ended: Ended) {
+        match ended {
+            Ended::Status(status, why) => self.fail(now, token, status, VerdictAt::Engine, &why),
+            ended => {
+                let Some(call) = self.outgoing.remove(token) else { return };
+                let ended = self.end_back(now, call.judged, ended);
+                self.end_here(now, call, ended);
+            }
+        }
     }
 
     /// Forgets an outgoing call whose caller no longer wants the result.
     pub fn withdraw(&mut self, now: u64, transport: &mut Transport, token: u64) {
         let Some(call) = self.outgoing.remove(token) else { return };
+        // Nobody waits for what the policy makes of the end.
+        drop(self.judge_back(now, call.judged, &mut Back::status(Code::Cancelled)));
         match call.progress {
             Progress::Binding => self.bindings.withdraw(token),
             Progress::Sent(handle) => transport.cancel(now, handle),
-            Progress::Local { incoming } => self.tell_cancelled(incoming),
-            Progress::Dropped => {}
+            Progress::Local { incoming } => self.tell_cancelled(now, incoming, Code::Cancelled),
+            Progress::Delayed | Progress::Dropped(_) => {}
         }
     }
 }

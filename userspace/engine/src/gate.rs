@@ -1,40 +1,279 @@
-//! A policy in force in the engine, with its tables and its generation.
+//! The policies of one side: the one in force, and those before it that still have calls to judge.
+//!
+//! A policy that is split leaves a part of its chain to the engine, and a call is to be judged by both parts of one
+//! generation. So the policies before the one in force stay for a while; they borrow its tables, which they had before.
 
-use tollfree_policy::{CallView, Outcome, Program, State};
+use crate::slab::Slab;
+use std::collections::VecDeque;
+use tollfree_policy::{
+    CallView, Change, LogLine, Outcome, Program, ResponseView, Start, State, TableSpec, Verdict,
+};
+use tollfree_wire::header::FLAT_MAX;
+use tollfree_wire::maps::JUDGED;
 
-/// One side's policy: what arrives at services here, or what leaves from clients here.
+/// How long after its end a policy can still be met by packets on their way from XDP to the engine, in ns: those in
+/// the sockets' rings, and messages whose fragments are still arriving.
+const GRACE_NS: u64 = 5_000_000_000;
+/// Policies kept besides the one in force. More than these in so short a time are forgotten early: calls that they had
+/// half judged are judged by the one in force from the start.
+const RETIRED_MAX: usize = 32;
+/// Most authorisers that one call waits for.
+const ASKED_MAX: usize = 64;
+
+/// What runs of a policy in front of the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Below {
+    /// Nothing: the engine judges all of it.
+    #[default]
+    Nothing,
+    /// An XDP program with this generation runs the chain's first elements, and leaves the rest to the engine.
+    Part(u64),
+    /// An XDP program with this generation judges requests to the end.
+    Whole(u64),
+}
+
+/// A policy for the engine.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The whole chain.
+    pub program: Program,
+    /// What runs of it in front of the engine.
+    pub below: Below,
+}
+
+impl From<Program> for Policy {
+    fn from(program: Program) -> Policy {
+        Policy { program, below: Below::Nothing }
+    }
+}
+
+struct Judge {
+    program: Program,
+    state: State,
+    below: Below,
+    /// Calls under way whose responses it is to judge.
+    open: usize,
+    retired_at: u64,
+}
+
+/// Who judges a call that has arrived, and from where on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Nobody has to.
+    Free,
+    /// XDP has judged it by this policy, which may have to see the response.
+    Judged(u64),
+    /// This policy.
+    Judge(u64, Start),
+    /// A policy that is not known here: nobody can.
+    Unknown,
+}
+
+/// One side's policies: for what arrives at services here, or what leaves from clients here.
 #[derive(Default)]
 pub struct Gate {
-    in_force: Option<(Program, State)>,
+    judges: Slab<Judge>,
+    in_force: Option<u64>,
+    /// The newest last.
+    retired: VecDeque<u64>,
     /// Counts the policies that have been in force.
     pub generation: u64,
 }
 
 impl Gate {
     /// Replaces the policy; tables of unchanged type keep their content. The next call is judged by the new one.
-    pub fn replace(&mut self, program: Option<Program>) {
-        let old = self.in_force.take();
-        self.in_force = program.map(|program| {
-            let mut state = program.new_state();
-            if let Some((_, old)) = old {
-                state.adopt(old);
+    pub fn replace(&mut self, now: u64, policy: Option<Policy>) {
+        if let Some(old) = self.in_force.take() {
+            if let Some(judge) = self.judges.get_mut(old) {
+                judge.retired_at = now;
             }
-            (program, state)
-        });
+            self.retired.push_back(old);
+        }
+        if self.retired.len() > RETIRED_MAX
+            && let Some(oldest) = self.retired.pop_front()
+        {
+            self.judges.remove(oldest);
+        }
         self.generation += 1;
+        let Some(Policy { program, below }) = policy else { return };
+        let mut state = program.new_state();
+        // The newest last: a table that several have is the newest one's.
+        for key in &self.retired {
+            if let Some(judge) = self.judges.get_mut(*key) {
+                state.exchange(&mut judge.state);
+            }
+        }
+        self.in_force = Some(self.judges.insert(Judge { program, state, below, open: 0, retired_at: 0 }));
     }
 
-    /// The verdict on one call; without a policy every call may pass.
+    /// The policy in force.
+    pub fn in_force(&self) -> Option<u64> {
+        self.in_force
+    }
+
+    /// Who judges a call that has arrived; `judged` is what the transport says of it.
+    pub fn arrival(&self, judged: u64) -> Arrival {
+        let newest = |wanted: &dyn Fn(Below) -> bool| {
+            self.in_force
+                .iter()
+                .chain(self.retired.iter().rev())
+                .find(|key| self.judges.get(**key).is_some_and(|judge| wanted(judge.below)))
+                .copied()
+        };
+        match judged {
+            // No XDP program: it came before the one in force, or there is none.
+            0 => match newest(&|below| below == Below::Nothing) {
+                Some(key) if self.in_force.is_some() => Arrival::Judge(key, Start::Chain),
+                _ => Arrival::Free,
+            },
+            JUDGED => match newest(&|below| below != Below::Nothing) {
+                Some(key) => Arrival::Judged(key),
+                None => Arrival::Free,
+            },
+            generation => {
+                match newest(&|below| matches!(below, Below::Part(it) | Below::Whole(it) if it == generation))
+                {
+                    Some(key) => Arrival::Judge(key, Start::AfterXdp),
+                    None => self.in_force.map_or(Arrival::Unknown, |key| Arrival::Judge(key, Start::Chain)),
+                }
+            }
+        }
+    }
+
+    /// The verdict on one call.
     #[inline]
-    pub fn judge(&mut self, call: &mut CallView<'_>) -> Outcome {
-        match &mut self.in_force {
-            Some((program, state)) => program.judge(state, call),
-            None => Outcome::default(),
+    pub fn judge(&mut self, key: u64, call: &mut CallView<'_>) -> Outcome {
+        self.with(key, |program, state| {
+            let mut outcome = program.judge(state, call);
+            // No authoriser is configured anywhere yet, so none can be reached.
+            for _ in 0..ASKED_MAX {
+                let (Verdict::Ask(_), Some(paused)) = (outcome.verdict, outcome.paused.take()) else { break };
+                outcome = program.resume(state, call, *paused, None);
+            }
+            outcome
+        })
+        .unwrap_or_default()
+    }
+
+    /// What becomes of a response: `call` as it was judged.
+    pub fn judge_response(
+        &mut self,
+        key: u64,
+        call: &mut CallView<'_>,
+        response: &mut ResponseView<'_>,
+    ) -> Outcome {
+        self.with(key, |program, state| program.judge_response(state, call, response)).unwrap_or_default()
+    }
+
+    /// What the policy has answered the last call with: the layout, and the bytes of the flat block put into `flat`.
+    pub fn answer(&self, key: u64, flat: &mut [u8; FLAT_MAX]) -> Option<(u32, usize)> {
+        let answer = self.judges.get(key)?.state.answer()?;
+        flat.get_mut(..answer.flat.len())?.copy_from_slice(answer.flat);
+        Some((answer.layout, answer.flat.len()))
+    }
+
+    /// Runs with a policy and its tables, which the one in force may have.
+    fn with<R>(&mut self, key: u64, run: impl FnOnce(&Program, &mut State) -> R) -> Option<R> {
+        let in_force = self.in_force.filter(|in_force| *in_force != key);
+        let Some(in_force) = in_force else {
+            let Judge { program, state, .. } = self.judges.get_mut(key)?;
+            return Some(run(program, state));
+        };
+        let [judge, in_force] = self.judges.get_two_mut(key, in_force);
+        let (Judge { program, state, .. }, lender) = (judge?, in_force?);
+        state.exchange(&mut lender.state);
+        let result = run(program, state);
+        state.exchange(&mut lender.state);
+        Some(result)
+    }
+
+    /// Whether a policy is to see the responses of the calls it lets through, and if so whether it reads their requests.
+    pub fn sees_responses(&self, key: u64) -> Option<bool> {
+        let Judge { program, .. } = self.judges.get(key)?;
+        program.has_response().then(|| program.keep_request())
+    }
+
+    /// A call is under way whose response this policy is to judge.
+    pub fn open(&mut self, key: u64) {
+        if let Some(judge) = self.judges.get_mut(key) {
+            judge.open += 1;
+        }
+    }
+
+    /// It no longer is.
+    pub fn close(&mut self, key: u64) {
+        if let Some(judge) = self.judges.get_mut(key) {
+            judge.open = judge.open.saturating_sub(1);
+        }
+    }
+
+    /// Forgets policies that no call can meet any more. The newest stays, so that going back to it finds its tables.
+    pub fn release(&mut self, now: u64) {
+        while self.retired.len() > 1
+            && let Some(&oldest) = self.retired.front()
+            && self
+                .judges
+                .get(oldest)
+                .is_none_or(|judge| judge.open == 0 && now.saturating_sub(judge.retired_at) > GRACE_NS)
+        {
+            self.judges.remove(oldest);
+            self.retired.pop_front();
         }
     }
 
     /// The tables, where a policy is in force.
     pub fn state(&mut self) -> Option<&mut State> {
-        self.in_force.as_mut().map(|(_, state)| state)
+        Some(&mut self.judges.get_mut(self.in_force?)?.state)
     }
+
+    /// Gives every write to a table that XDP reads too, with the generation of the XDP program, and forgets it. A whole
+    /// table that has changed comes as [`Written::Clear`] and its entries.
+    pub fn take_changes(&mut self, mut write: impl FnMut(u64, &TableSpec, Written<'_>)) {
+        for place in 0..=self.retired.len() {
+            let key = if place == 0 { self.in_force } else { self.retired.get(place - 1).copied() };
+            let judge = key.and_then(|key| Some((key, self.judges.get_mut(key)?)));
+            let Some((key, judge)) = judge.filter(|(_, judge)| judge.state.has_changes()) else { continue };
+            let (Below::Part(generation) | Below::Whole(generation)) = judge.below else { continue };
+            let mut whole = Vec::new();
+            let specs = judge.program.tables();
+            judge.state.take_changes(|change| match change {
+                Change::Entry { table, key, value } => {
+                    if let Some(spec) = specs.get(table) {
+                        let written = value.map_or(Written::Delete(key), |value| Written::Set(key, value));
+                        write(generation, spec, written);
+                    }
+                }
+                Change::All { table } => whole.push(table),
+            });
+            for table in whole {
+                self.with(key, |program, state| {
+                    let Some(spec) = program.tables().get(table) else { return };
+                    write(generation, spec, Written::Clear);
+                    state.each_entry(table, |key, value| write(generation, spec, Written::Set(key, value)));
+                });
+            }
+        }
+    }
+
+    /// Gives every line that policies have logged and forgets it; says how many found no room.
+    pub fn take_log(&mut self, mut line: impl FnMut(LogLine<'_>)) -> u64 {
+        let mut lost = 0;
+        for key in self.in_force.iter().chain(&self.retired) {
+            if let Some(judge) = self.judges.get_mut(*key) {
+                lost += judge.state.take_log(&mut line);
+            }
+        }
+        lost
+    }
+}
+
+/// A write to a table that XDP reads too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written<'a> {
+    /// The key has this value now.
+    Set(&'a [u8], &'a [u8]),
+    /// The key is gone.
+    Delete(&'a [u8]),
+    /// Every key is gone.
+    Clear,
 }

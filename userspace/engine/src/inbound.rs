@@ -2,9 +2,11 @@
 
 use crate::apps::{App, AppId, response};
 use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, REPLY_TOKEN};
+use crate::command::Side;
 use crate::core::{Core, Refusal};
+use crate::delay::{Arrived, Held};
 use crate::driver::Driver;
-use tollfree_policy::{CallView, PeerView, Start, Verdict};
+use crate::verdict::{Asked, Back, Ended, Passed};
 use tollfree_ring::{DaemonOp, DeliveryHeader, Submission, VerdictAt};
 use tollfree_schema::{BindRequest, Compat};
 use tollfree_transport::{IncomingCall, IncomingRequest, Reply, Transport};
@@ -14,64 +16,120 @@ use tollfree_wire::maps::LayoutKey;
 use tollfree_wire::{Code, Reason};
 use tracing::{info, warn};
 
+/// What a caller reads whose call took longer than a policy allows.
+const TOO_LATE: &str = "the time that a policy allows passed before an answer came";
+
+/// A judged request from another host.
+struct Request<'a> {
+    call: IncomingCall,
+    method: u32,
+    layout: u32,
+    deadline_ns: u64,
+    /// The deadline is a policy's.
+    capped: bool,
+    flat: &'a [u8],
+    body: &'a [u8],
+    judged: Option<u64>,
+}
+
 /// The longest text that goes with a status of the engine's own, in bytes.
 const WHY_MAX: usize = 1024;
 
 impl<D: Driver> Core<D> {
     /// A request from another host.
     pub fn on_request(&mut self, now: u64, request: &IncomingRequest<'_>) {
+        let call = request.call;
         if request.method == METHOD_CONTROL {
-            let (status, why) = self.on_bind(request.peer, request.body);
-            self.refusals.push(Refusal { call: request.call, status, why });
-            return;
-        }
-        if let Err((status, why)) = self.serve(now, request) {
-            self.refusals.push(Refusal { call: request.call, status, why });
+            let ended = self.on_bind(request.peer, request.body).into();
+            self.refusals.push(Refusal { call, ended });
+        } else if let Err(ended) = self.take(now, request) {
+            self.refusals.push(Refusal { call, ended });
         }
     }
 
-    fn serve(&mut self, now: u64, request: &IncomingRequest<'_>) -> Result<(), (Code, String)> {
-        let &IncomingRequest { call, session, method, layout, deadline_ns, flat, body, .. } = request;
+    /// Judges a request, and serves it or holds it.
+    fn take(&mut self, now: u64, request: &IncomingRequest<'_>) -> Result<(), Ended> {
+        let &IncomingRequest { call, session, method, layout, deadline_ns, judged, flat, body, .. } = request;
         let id = self.server_of(method)?;
         let known = self.check_flat(id, request)?;
-        if !self.judged_below {
-            let mut copy = [0; FLAT_MAX];
-            let copy = &mut copy[..flat.len()];
-            copy.copy_from_slice(flat);
-            let mut view = CallView {
-                method,
-                layout: known,
-                flat: copy,
-                size: (flat.len() + body.len()) as u32,
-                deadline_ns: (deadline_ns != u64::MAX).then(|| deadline_ns.saturating_sub(now)),
-                port: 0,
-                session: self.tracked.get_mut(&session),
-                now_ns: now,
-                peer: &PeerView::default(),
-                metadata: &[],
-                backends: &[],
-                start: Start::Chain,
-            };
-            match self.server_gate.judge(&mut view).verdict {
-                Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => {}
-                // The caller hears nothing, as when the network had lost the call.
-                Verdict::Drop(reason) => {
-                    self.count(reason);
-                    self.ignored.push(call);
-                    return Ok(());
-                }
-                Verdict::Reject(code, reason) => {
-                    self.count(reason);
-                    return Err((code, "refused by the server's policy, in its engine".to_owned()));
-                }
-            }
+        let arrival = self.server_gate.arrival(judged);
+        let mut copy = [0; FLAT_MAX];
+        let copy = &mut copy[..flat.len()];
+        copy.copy_from_slice(flat);
+        let asked = Asked {
+            side: Side::Server,
+            method,
+            layout: known,
+            flat: copy,
+            body_len: body.len() as u32,
+            deadline_ns,
+            session: Some(session),
+        };
+        let passed = self.judge(now, arrival, asked)?;
+        let Passed { judged, delay_ns, deadline_ns: ends_ns } = passed;
+        let capped = ends_ns < deadline_ns;
+        let request =
+            Request { call, method, layout, deadline_ns: ends_ns, capped, flat: copy, body, judged };
+        if delay_ns == 0 {
+            return self.serve(now, &request);
         }
-        self.admit(id, body.len())?;
-        let handle = self.incoming.insert(Incoming { app: id, caller: Caller::Remote(call) });
+        if !self.delayed.has_room(copy.len() + body.len()) {
+            return Err(self.end_back(now, judged, crowded()));
+        }
+        let Request { flat, body, .. } = request;
+        let (flat, body) = (flat.to_vec(), body.to_vec());
+        let arrived = Arrived { call, method, layout, deadline_ns: ends_ns, capped, flat, body, judged };
+        self.delayed.hold(now.saturating_add(delay_ns), Held::Arrived(Box::new(arrived)));
+        Ok(())
+    }
+
+    /// Hands a judged request to a service.
+    fn serve(&mut self, now: u64, request: &Request<'_>) -> Result<(), Ended> {
+        let &Request { call, method, layout, deadline_ns, capped, flat, body, judged } = request;
+        let admitted = self.server_of(method).and_then(|id| self.admit(id, body.len()).map(|()| id));
+        let id = match admitted {
+            Ok(id) => id,
+            Err(refused) => return Err(self.end_back(now, judged, refused.into())),
+        };
+        let ends_ns = capped.then_some(deadline_ns);
+        self.capped += usize::from(capped);
+        let handle =
+            self.incoming.insert(Incoming { app: id, caller: Caller::Remote(call), judged, ends_ns });
         if let Some(app) = self.apps.get_mut(id.0) {
             app.deliver(&request_header(handle, method, layout, deadline_ns, now), flat, body);
         }
         Ok(())
+    }
+
+    /// Goes on with a request that was held.
+    pub fn serve_held(&mut self, now: u64, arrived: &Arrived) {
+        let &Arrived { call, method, layout, deadline_ns, capped, ref flat, ref body, judged } = arrived;
+        let request = Request { call, method, layout, deadline_ns, capped, flat, body, judged };
+        let served = if deadline_ns <= now {
+            Err(self.end_back(now, judged, expired()))
+        } else {
+            self.serve(now, &request)
+        };
+        if let Err(ended) = served {
+            self.refusals.push(Refusal { call, ended });
+        }
+    }
+
+    /// Ends calls that take longer than a policy allows.
+    pub fn expire_served(&mut self, now: u64) {
+        if self.capped == 0 {
+            return;
+        }
+        let over = |call: &Incoming| call.ends_ns.is_some_and(|ends_ns| ends_ns <= now);
+        for handle in self.incoming.keys_where(over) {
+            if let Some(Incoming { app, .. }) = self.incoming.get(handle)
+                && let Some(app) = self.apps.get_mut(app.0)
+            {
+                app.cancelled(handle);
+            }
+            self.give_up(now, handle, Code::DeadlineExceeded, TOO_LATE);
+        }
+        self.capped = self.incoming.iter().filter(|(_, call)| call.ends_ns.is_some()).count();
     }
 
     /// Checks that a service can take one more request.
@@ -167,10 +225,15 @@ impl<D: Driver> Core<D> {
 
     /// Sends the engine's own answers, and forgets the calls that get none.
     pub fn send_refusals(&mut self, now: u64, transport: &mut Transport) {
-        for call in self.ignored.drain(..) {
-            transport.ignore(call);
-        }
-        for Refusal { call, status, why } in self.refusals.drain(..) {
+        for Refusal { call, ended } in self.refusals.drain(..) {
+            let (status, layout, flat, why) = match &ended {
+                Ended::Dropped => {
+                    transport.ignore(call);
+                    continue;
+                }
+                Ended::Status(status, why) => (*status, 0, &[][..], why.as_str()),
+                Ended::Answer(answer) => (Code::Ok, answer.layout, answer.flat(), ""),
+            };
             // One packet's worth: nobody holds these texts until a longer one is acknowledged.
             let mut end = why.len().min(WHY_MAX);
             while !why.is_char_boundary(end) {
@@ -180,8 +243,8 @@ impl<D: Driver> Core<D> {
             let reply = Reply {
                 status,
                 by_engine: true,
-                layout: 0,
-                flat: &[],
+                layout,
+                flat,
                 body_len: why.len() as u32,
                 token: REPLY_TOKEN | u64::MAX,
                 copy_body: &mut |out| out.copy_from_slice(why.as_bytes()),
@@ -205,24 +268,44 @@ impl<D: Driver> Core<D> {
         let flat = &mut flat[..flat_span.len as usize];
         let Some(app) = self.apps.get(id.0) else { return };
         app.port.read(flat_span, 0, flat);
-        match call.caller {
-            Caller::Remote(call) => {
-                self.reply_remote(now, transport, id, submission, call, flat);
+        let Incoming { caller, judged, .. } = call;
+        let mut back = Back { status, layout, flat, body_len: body.len };
+        let ended = self.judge_back(now, judged, &mut back).err();
+        match (caller, ended) {
+            (Caller::Remote(call), None) => self.reply_remote(now, transport, id, submission, call, flat),
+            (Caller::Remote(call), Some(ended)) => {
+                self.refusals.push(Refusal { call, ended });
+                self.release(id, handle);
             }
-            Caller::Local { outgoing } => {
-                let Some(Outgoing { origin: Origin::App { app: caller, cookie, .. }, method, .. }) =
-                    self.outgoing.remove(outgoing)
-                else {
-                    return;
-                };
-                let at = if status == Code::Ok { VerdictAt::None } else { VerdictAt::Application };
-                let header = response(cookie, method, layout, status, at);
-                self.copy_between(id, caller, &header, flat, body);
-                if let Some(app) = self.apps.get_mut(id.0) {
-                    app.release(handle);
-                }
+            (Caller::Local { outgoing }, None) => {
+                self.reply_local(now, id, submission, outgoing, flat);
+                self.release(id, handle);
+            }
+            (Caller::Local { outgoing }, Some(ended)) => {
+                self.fail_as(now, outgoing, ended);
+                self.release(id, handle);
             }
         }
+    }
+
+    /// A reply's room is free again.
+    fn release(&mut self, id: AppId, handle: u64) {
+        if let Some(app) = self.apps.get_mut(id.0) {
+            app.release(handle);
+        }
+    }
+
+    fn reply_local(&mut self, now: u64, id: AppId, submission: &Submission, outgoing: u64, flat: &mut [u8]) {
+        let &Submission { status, layout, body, .. } = submission;
+        let Some(call) = self.outgoing.remove(outgoing) else { return };
+        let mut back = Back { status, layout, flat, body_len: body.len };
+        if let Err(ended) = self.judge_back(now, call.judged, &mut back) {
+            return self.end_here(now, call, ended);
+        }
+        let Outgoing { origin: Origin::App { app: caller, cookie, .. }, method, .. } = call else { return };
+        let at = if status == Code::Ok { VerdictAt::None } else { VerdictAt::Application };
+        let header = response(cookie, method, layout, status, at);
+        self.copy_between(id, caller, &header, flat, body);
     }
 
     fn reply_remote(
@@ -280,6 +363,16 @@ impl<D: Driver> Core<D> {
             to.deliver_with(header, flat, body.len as usize, |out| from.port.read(body, 0, out));
         }
     }
+}
+
+/// How a call ends that there is no room to hold.
+pub fn crowded() -> Ended {
+    Ended::Status(Code::ResourceExhausted, "a policy holds too many calls already".to_owned())
+}
+
+/// How a call ends that was held for too long.
+pub fn expired() -> Ended {
+    Ended::Status(Code::DeadlineExceeded, "the deadline passed while a policy held the call".to_owned())
 }
 
 /// The header of a delivered request: what is left of the deadline travels on.

@@ -17,12 +17,16 @@ mod carriage;
 mod command;
 mod config;
 mod core;
+mod delay;
 mod driver;
 mod gate;
+mod identity;
 mod inbound;
+mod log;
 mod outbound;
 mod poll;
 mod slab;
+mod verdict;
 mod wait;
 
 pub use apps::AppId;
@@ -32,4 +36,6 @@ pub use command::{
 };
 pub use config::{Config, Waiting};
 pub use driver::{Driver, NoDriver};
+pub use gate::{Below, Policy, Written};
+pub use identity::{Identities, Identity, Network};
 pub use poll::{Engine, Error};

@@ -3,11 +3,15 @@
 use crate::apps::AppId;
 use crate::bindings::{Answer, Key, WaitingCall};
 use crate::calls::{Caller, Incoming, Origin, Outgoing, Progress};
+use crate::command::Side;
 use crate::core::Core;
+use crate::delay::Held;
 use crate::driver::Driver;
-use crate::inbound::request_header;
+use crate::gate::Arrival;
+use crate::inbound::{crowded, request_header};
+use crate::verdict::{Asked, Back, Passed};
 use std::sync::Arc;
-use tollfree_policy::{CallView, PeerView, Start, Verdict};
+use tollfree_policy::Start;
 use tollfree_ring::{AppOp, Submission, VerdictAt};
 use tollfree_schema::BindRequest;
 use tollfree_transport::{NewCall, Transport};
@@ -76,32 +80,70 @@ impl<D: Driver> Core<D> {
         request.validate(flat).map_err(|malformed| (Code::InvalidArgument, malformed.to_string()))?;
 
         let deadline_ns = deadline(now, deadline_us, transport.timeout_us(method));
-        let mut view = view(method, layout, flat, body.len, deadline_ns, now);
-        match self.client_gate.judge(&mut view).verdict {
-            Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => {}
-            Verdict::Drop(reason) => {
-                // What a lost call looks like: it ends when its deadline does.
-                self.count(reason);
-                let origin = Origin::App { app: id, cookie, body };
-                let progress = Progress::Dropped;
-                self.outgoing.insert(Outgoing { origin, method, deadline_ns, binding: None, progress });
-                return Ok(());
-            }
-            Verdict::Reject(code, reason) => {
-                self.count(reason);
-                return Err((code, "refused by this host's policy for outgoing calls".to_owned()));
-            }
-        }
-
-        let outgoing = Outgoing {
+        let mut call = Outgoing {
             origin: Origin::App { app: id, cookie, body },
             method,
             deadline_ns,
             binding: None,
-            progress: Progress::Binding,
+            progress: Progress::Delayed,
+            judged: None,
         };
+        let asked = Asked {
+            side: Side::Client,
+            method,
+            layout,
+            flat,
+            body_len: body.len,
+            deadline_ns,
+            session: None,
+        };
+        let Passed { judged, delay_ns, deadline_ns } = match self.judge(now, self.leaving(), asked) {
+            Ok(passed) => passed,
+            Err(ended) => {
+                self.end_here(now, call, ended);
+                return Ok(());
+            }
+        };
+        (call.judged, call.deadline_ns) = (judged, deadline_ns);
+        let token = self.outgoing.insert(call);
+        if delay_ns == 0 {
+            self.route(now, transport, token, flat);
+        } else if self.delayed.has_room(flat.len()) {
+            let flat = flat.to_vec();
+            self.delayed.hold(now.saturating_add(delay_ns), Held::Leaving { token, flat });
+        } else {
+            self.fail_as(now, token, crowded());
+        }
+        Ok(())
+    }
+
+    /// Who judges a call that leaves.
+    fn leaving(&self) -> Arrival {
+        self.client_gate.in_force().map_or(Arrival::Free, |key| Arrival::Judge(key, Start::Chain))
+    }
+
+    /// Sends a judged call on its way: to an application here, or to another host.
+    fn route(&mut self, now: u64, transport: &mut Transport, token: u64, flat: &mut [u8]) {
+        if let Err((status, why)) = self.try_route(now, transport, token, flat) {
+            self.fail(now, token, status, VerdictAt::Engine, &why);
+        }
+    }
+
+    fn try_route(
+        &mut self,
+        now: u64,
+        transport: &mut Transport,
+        token: u64,
+        flat: &mut [u8],
+    ) -> Result<(), Refused> {
+        let Some(call) = self.outgoing.get(token) else { return Ok(()) };
+        let (Origin::App { app: id, .. }, method) = (call.origin, call.method) else { return Ok(()) };
+        let Some(known) = self.apps.get(id.0).and_then(|app| app.methods.get(&method)).cloned() else {
+            return Ok(());
+        };
+        let layout = known.method.request.fingerprint;
         if self.services.contains_key(&method) {
-            return self.call_local(now, outgoing, id, layout, flat);
+            return self.call_local(now, token, id, layout, flat);
         }
         let Some(&peer) = self.config.routes.get(known.service.as_ref()) else {
             let why = format!(
@@ -112,27 +154,41 @@ impl<D: Driver> Core<D> {
             return Err((Code::Unavailable, why));
         };
         let key = Key { peer, method, layout };
-        let token = self.outgoing.insert(Outgoing { binding: Some(key), ..outgoing });
+        if let Some(call) = self.outgoing.get_mut(token) {
+            (call.binding, call.progress) = (Some(key), Progress::Binding);
+        }
         let question = || BindRequest::new(&known.method).encode();
-        let refused = match self.bindings.look_up(key, now, question) {
+        match self.bindings.look_up(key, now, question) {
             Answer::Agreed => {
                 self.send(now, transport, token, flat);
-                return Ok(());
+                Ok(())
             }
             Answer::Wait { ask } => {
                 self.bindings.wait(key, WaitingCall { token, flat: flat.to_vec() });
                 if ask {
                     self.ask(now, transport, key);
                 }
-                return Ok(());
+                Ok(())
             }
-            Answer::Refused(why) => (Code::FailedPrecondition, why.to_owned()),
+            Answer::Refused(why) => Err((Code::FailedPrecondition, why.to_owned())),
             Answer::Crowded => {
-                (Code::ResourceExhausted, format!("too many calls wait for {peer} to agree on a layout"))
+                Err((Code::ResourceExhausted, format!("too many calls wait for {peer} to agree on a layout")))
             }
-        };
-        self.outgoing.remove(token);
-        Err(refused)
+        }
+    }
+
+    /// Goes on with the calls that were held long enough. True if there were any.
+    pub fn go_on(&mut self, now: u64, transport: &mut Transport) -> bool {
+        let mut any = false;
+        while let Some(held) = self.delayed.pop(now) {
+            any = true;
+            match held {
+                Held::Arrived(arrived) => self.serve_held(now, &arrived),
+                Held::Leaving { token, mut flat } => self.route(now, transport, token, &mut flat),
+                Held::Local { token, flat, judged } => self.serve_local(now, token, &flat, judged),
+            }
+        }
+        any
     }
 
     /// Gives an agreed call to the transport.
@@ -143,6 +199,7 @@ impl<D: Driver> Core<D> {
             method,
             deadline_ns,
             progress,
+            ..
         }) = self.outgoing.get_mut(token)
         else {
             return;
@@ -162,6 +219,7 @@ impl<D: Driver> Core<D> {
             deadline_ns,
             binding: Some(key),
             progress: Progress::Binding,
+            judged: None,
         });
         let call = NewCall { method: METHOD_CONTROL, layout: 0, flat: &[], body_len, deadline_ns, token };
         let handle = transport.call(now, key.peer, call);
@@ -182,43 +240,69 @@ impl<D: Driver> Core<D> {
     fn call_local(
         &mut self,
         now: u64,
-        mut call: Outgoing,
+        token: u64,
         client: AppId,
         layout: u32,
         flat: &mut [u8],
     ) -> Result<(), Refused> {
-        let Outgoing { method, deadline_ns, .. } = call;
+        let Some(&Outgoing { origin: Origin::App { body, .. }, method, deadline_ns, .. }) =
+            self.outgoing.get(token)
+        else {
+            return Ok(());
+        };
         let server = self.server_of(method)?;
         self.check_local_layouts(client, server, method)?;
-        let Origin::App { body, .. } = call.origin else { return Ok(()) };
-        let mut view = view(method, layout, flat, body.len, deadline_ns, now);
-        match self.server_gate.judge(&mut view).verdict {
-            Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => {}
-            Verdict::Reject(code, reason) => {
-                self.count(reason);
-                return Err((code, "refused by this host's policy, in its engine".to_owned()));
-            }
-            Verdict::Drop(reason) => {
-                self.count(reason);
-                call.progress = Progress::Dropped;
-                self.outgoing.insert(call);
+        let arrival = self.server_gate.in_force();
+        let arrival = arrival.map_or(Arrival::Free, |key| Arrival::Judge(key, Start::Chain));
+        let body_len = body.len;
+        let asked = Asked { side: Side::Server, method, layout, flat, body_len, deadline_ns, session: None };
+        let Passed { judged, delay_ns, deadline_ns } = match self.judge(now, arrival, asked) {
+            Ok(passed) => passed,
+            Err(ended) => {
+                self.fail_as(now, token, ended);
                 return Ok(());
             }
+        };
+        if let Some(call) = self.outgoing.get_mut(token) {
+            (call.deadline_ns, call.progress) = (deadline_ns, Progress::Delayed);
         }
-        self.admit(server, body.len as usize)?;
-        let outgoing = self.outgoing.insert(call);
-        let handle = self.incoming.insert(Incoming { app: server, caller: Caller::Local { outgoing } });
-        if let Some(call) = self.outgoing.get_mut(outgoing) {
+        if delay_ns == 0 {
+            self.serve_local(now, token, flat, judged);
+        } else if self.delayed.has_room(flat.len()) {
+            let flat = flat.to_vec();
+            self.delayed.hold(now.saturating_add(delay_ns), Held::Local { token, flat, judged });
+        } else {
+            let ended = self.end_back(now, judged, crowded());
+            self.fail_as(now, token, ended);
+        }
+        Ok(())
+    }
+
+    /// Hands a judged call to an application on this host.
+    fn serve_local(&mut self, now: u64, token: u64, flat: &[u8], judged: Option<u64>) {
+        let Some(&Outgoing { origin: Origin::App { app: client, body, .. }, method, deadline_ns, .. }) =
+            self.outgoing.get(token)
+        else {
+            // It ended while it was held.
+            return drop(self.judge_back(now, judged, &mut Back::status(Code::Cancelled)));
+        };
+        let admitted = self.server_of(method).and_then(|id| self.admit(id, body.len as usize).map(|()| id));
+        let server = match admitted {
+            Ok(id) => id,
+            Err(refused) => {
+                let ended = self.end_back(now, judged, refused.into());
+                return self.fail_as(now, token, ended);
+            }
+        };
+        let caller = Caller::Local { outgoing: token };
+        let handle = self.incoming.insert(Incoming { app: server, caller, judged, ends_ns: None });
+        if let Some(call) = self.outgoing.get_mut(token) {
             call.progress = Progress::Local { incoming: handle };
         }
-        self.copy_between(
-            client,
-            server,
-            &request_header(handle, method, layout, deadline_ns, now),
-            flat,
-            body,
-        );
-        Ok(())
+        let known = self.apps.get(client.0).and_then(|app| app.methods.get(&method));
+        let layout = known.map_or(0, |known| known.method.request.fingerprint);
+        let header = request_header(handle, method, layout, deadline_ns, now);
+        self.copy_between(client, server, &header, flat, body);
     }
 
     fn check_local_layouts(&self, client: AppId, server: AppId, method: u32) -> Result<(), Refused> {
@@ -238,50 +322,20 @@ impl<D: Driver> Core<D> {
     pub fn expire_local(&mut self, now: u64) {
         let over = |call: &Outgoing| call.deadline_ns <= now && !matches!(call.progress, Progress::Sent(_));
         for token in self.outgoing.keys_where(over) {
+            let (mut status, mut why) = (Code::DeadlineExceeded, "the deadline passed before an answer came");
             match self.outgoing.get(token).map(|call| call.progress) {
-                Some(Progress::Local { incoming }) => self.tell_cancelled(incoming),
+                Some(Progress::Local { incoming }) => self.tell_cancelled(now, incoming, status),
                 Some(Progress::Binding) => self.bindings.withdraw(token),
-                Some(Progress::Sent(_) | Progress::Dropped) | None => {}
+                Some(Progress::Dropped(lost)) => {
+                    status = lost;
+                    if lost == Code::Unavailable {
+                        why = "the peer does not answer";
+                    }
+                }
+                Some(Progress::Sent(_) | Progress::Delayed) | None => {}
             }
-            self.fail(
-                token,
-                Code::DeadlineExceeded,
-                VerdictAt::Engine,
-                "the deadline passed before an answer came",
-            );
+            self.fail(now, token, status, VerdictAt::Engine, why);
         }
-    }
-}
-
-/// A call of an application on this host, as policies see it.
-fn view<'a>(
-    method: u32,
-    layout: u32,
-    flat: &'a mut [u8],
-    body_len: u32,
-    deadline_ns: u64,
-    now_ns: u64,
-) -> CallView<'a> {
-    CallView {
-        method,
-        layout,
-        size: flat.len() as u32 + body_len,
-        flat,
-        deadline_ns: (deadline_ns != u64::MAX).then(|| deadline_ns.saturating_sub(now_ns)),
-        port: 0,
-        now_ns,
-        session: None,
-        peer: &PeerView {
-            address: [0; 16],
-            identity: None,
-            namespace: None,
-            token: None,
-            named: &[],
-            sessions: 0,
-        },
-        metadata: &[],
-        backends: &[],
-        start: Start::Chain,
     }
 }
 

@@ -90,7 +90,8 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             let now = now();
             let work = self.turn(now)?;
             if self.waiter.after(now, work) == Next::Sleep && self.may_sleep() {
-                self.waiter.sleep(now, self.transport.timeout());
+                let due = self.transport.timeout().into_iter().chain(self.core.delayed.due()).min();
+                self.waiter.sleep(now, due);
                 self.woken();
             }
         }
@@ -110,15 +111,19 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             self.next_tick = now + TICK_NS;
             self.nic.tick(now);
             self.core.expire_local(now);
+            self.core.expire_served(now);
+            self.core.look_after_policies(now);
         }
         if self.transport.timeout().is_some_and(|due| due <= now) {
             let Engine { transport, core, .. } = self;
             transport.handle_timeouts(now, &mut |event| core.on_event(now, event));
             work.any = true;
         }
+        work.any |= self.core.go_on(now, &mut self.transport);
         self.core.send_ready(now, &mut self.transport);
         self.core.send_refusals(now, &mut self.transport);
         self.core.mirror_sessions(now, &mut self.transport);
+        self.core.write_through();
         // Round trips are measured between here and the other end's: what the turn itself took is not the network's.
         let leaving = if work.any { self::now() } else { now };
         work.transmitted = self.transmit(leaving);
@@ -262,7 +267,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
                     Side::Server => &mut self.core.server_gate,
                     Side::Client => &mut self.core.client_gate,
                 };
-                gate.replace(program.map(|program| *program));
+                gate.replace(now, program.map(|program| *program));
                 reply(gate.generation);
             }
             Command::Carry(side, named, reply) => {
@@ -315,7 +320,8 @@ impl<N: Nic, D: Driver> Engine<N, D> {
     }
 
     fn status(&self, now: u64) -> Status {
-        let Core { apps, reasons, outgoing, incoming, server_gate, client_gate, config, .. } = &self.core;
+        let Core { apps, reasons, outgoing, incoming, delayed, server_gate, client_gate, config, .. } =
+            &self.core;
         let apps = apps.iter().filter(|(_, app)| !app.detached).map(|(_, app)| AppStatus {
             name: app.name.clone(),
             pid: app.pid,
@@ -346,6 +352,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             received: counters.rx_packets,
             transmitted: counters.tx_packets,
             calls_open: outgoing.len() + incoming.len(),
+            calls_delayed: delayed.len(),
             server_policy: server_gate.generation,
             client_policy: client_gate.generation,
             waiting: Status::waiting_name(config.waiting),

@@ -32,5 +32,5 @@ pub use own::DecisionsMap;
 pub use paths::Paths;
 pub use policy::{NewPolicy, Prepared, TableInfo};
 pub use state::State;
-pub use tables::Entry;
+pub use tables::{Entry, Table};
 pub use verify::{ProgramReport, verify};

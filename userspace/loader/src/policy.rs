@@ -5,11 +5,11 @@ use crate::attach::{loaded, program, shared_loader};
 use crate::object::{Object, PROGRAM};
 use crate::own::{DecisionsMap, Own};
 use crate::paths::{Pins, remove_file, remove_tree};
-use crate::{Error, Interface, State, bpffs, error};
+use crate::{Error, Interface, State, Table, bpffs, error};
 use aya::Ebpf;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ProgramHandle};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -57,6 +57,9 @@ pub struct Prepared {
     /// Keeps the programs and maps until they are pinned where they belong.
     ebpf: Ebpf,
     decisions: Option<DecisionsMap>,
+    interface: String,
+    /// Where the tables are until it comes into force.
+    pins: HashMap<String, PathBuf>,
     staging: Staging,
     _lock: OwnedFd,
 }
@@ -76,6 +79,18 @@ impl Prepared {
     /// Where to write what is decided per session, before [`Interface::commit`]; `None`: nothing is.
     pub fn decisions(&self) -> Option<&DecisionsMap> {
         self.decisions.as_ref()
+    }
+
+    /// One of its tables, to be written while calls run.
+    ///
+    /// # Errors
+    /// It has no such table.
+    pub fn table(&self, name: &str) -> Result<Table, Error> {
+        let Some(pin) = self.pins.get(name) else {
+            let known = self.tables.iter().map(|table| table.name.clone()).collect();
+            return Err(Error::NoTable { interface: self.interface.clone(), table: name.to_owned(), known });
+        };
+        Table::open(&self.interface, name, pin)
     }
 }
 
@@ -126,7 +141,10 @@ impl Interface {
         let loader = self.loader.get_or_insert_with(|| shared_loader(&pins));
         let mut fresh = Vec::new();
         let mut revived = Vec::new();
-        for table in tables {
+        let mut table_pins = HashMap::new();
+        let tables: Vec<TableInfo> =
+            tables.iter().filter(|table| shape.kinds.contains_key(&table.name)).cloned().collect();
+        for table in &tables {
             let kind = shape.kinds.get(&table.name);
             let path = if keeps(&pins.tables(), &state.tables, table, kind) {
                 pins.tables().join(&table.name)
@@ -137,7 +155,8 @@ impl Interface {
                 fresh.push(table);
                 staging.0.join(&table.name)
             };
-            loader.map_pin_path(intern(&table.name), path);
+            loader.map_pin_path(intern(&table.name), path.clone());
+            table_pins.insert(table.name.clone(), path);
         }
         for name in &shape.own {
             loader.map_pin_path(intern(name), own.join(name));
@@ -156,7 +175,9 @@ impl Interface {
         loaded(&mut ebpf, PROGRAM)?.pin(&pin).map_err(|cause| unusable(error::chain(&cause)))?;
         Ok(Prepared {
             generation,
-            tables: tables.to_vec(),
+            tables,
+            interface: self.name.clone(),
+            pins: table_pins,
             meta: meta.clone(),
             state,
             revived,
@@ -173,8 +194,7 @@ impl Interface {
     /// # Errors
     /// The kernel or the file system refused. The policy in force before stays so, with its tables.
     pub fn commit(&mut self, prepared: Prepared) -> Result<u64, Error> {
-        let Prepared { generation, tables, meta, state, revived, mut ebpf, decisions: _, staging, _lock } =
-            prepared;
+        let Prepared { generation, tables, meta, state, revived, mut ebpf, staging, _lock, .. } = prepared;
         // What can still fail is undone.
         let before = ProgramHandle::from_pinned_path(self.pins.policy()).ok();
         let policy = program(&mut ebpf, PROGRAM)?;

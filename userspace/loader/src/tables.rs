@@ -3,6 +3,7 @@
 use crate::maps::SharedMap;
 use crate::{Error, Interface};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use std::path::Path;
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -113,6 +114,50 @@ fn get(map: &SharedMap, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         numbers.fold(0u64, u64::saturating_add).to_ne_bytes().to_vec()
     };
     Ok(values.map(sum))
+}
+
+/// A table that is written while calls run: held open, so that a write is one system call.
+#[derive(Debug)]
+pub struct Table(SharedMap);
+
+impl Table {
+    pub(crate) fn open(interface: &str, name: &str, pin: &Path) -> Result<Table, Error> {
+        let map = MapHandle::from_pinned_path(pin).map_err(|cause| Error::Map {
+            operation: "open",
+            map: name.to_owned(),
+            interface: interface.to_owned(),
+            cause: cause.to_string(),
+        })?;
+        Ok(Table(SharedMap { interface: interface.to_owned(), name: name.to_owned(), map }))
+    }
+
+    /// Sets an entry.
+    ///
+    /// # Errors
+    /// A full table, or bytes of another size.
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        check(&self.0.name, "key", self.0.map.key_size(), key)?;
+        check(&self.0.name, "value", self.0.map.value_size(), value)?;
+        self.0.set(key, value)
+    }
+
+    /// Removes an entry; whether there was one.
+    ///
+    /// # Errors
+    /// The kernel refused it.
+    pub fn delete(&self, key: &[u8]) -> Result<bool, Error> {
+        check(&self.0.name, "key", self.0.map.key_size(), key)?;
+        self.0.remove(key)
+    }
+
+    /// Removes every entry.
+    ///
+    /// # Errors
+    /// The kernel refused it.
+    pub fn clear(&self) -> Result<(), Error> {
+        let keys: Vec<Vec<u8>> = self.0.map.keys().collect();
+        keys.iter().try_for_each(|key| self.0.remove(key).map(drop))
+    }
 }
 
 fn check(table: &str, part: &'static str, wanted: u32, bytes: &[u8]) -> Result<(), Error> {

@@ -454,6 +454,7 @@ fn every_row_of_the_table() {
         Reason::ReassemblyLimit,
         Reason::TableFull,
         Reason::PolicyAudit,
+        Reason::BadChecksum,
     ];
     let missing: Vec<&Reason> =
         Reason::ALL.iter().filter(|reason| !seen.contains(reason) && !elsewhere.contains(reason)).collect();

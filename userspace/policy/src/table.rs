@@ -410,6 +410,20 @@ impl TableSpec {
         (self.kind == TableKind::Cell).then(|| self.value.to_bytes(self.initial))
     }
 
+    /// What the bytes of its keys and values mean, as text: the same for tables whose entries can be taken over.
+    pub fn meaning(&self) -> String {
+        let TableSpec { key, value, kind, .. } = self;
+        // Serialising these cannot fail: they are enums of numbers and texts.
+        serde_json::to_string(&(key, value, kind)).unwrap_or_default()
+    }
+
+    /// The bytes of what a cell holds at first; zeros for all other tables.
+    pub fn initial_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.initial.to_le_bytes().to_vec();
+        bytes.resize(self.value_size as usize, 0);
+        bytes
+    }
+
     /// Whether entries of a table of the other type mean the same in this one: a policy swap keeps them then.
     pub fn same_type(&self, other: &TableSpec) -> bool {
         let TableSpec { name, key, value, kind, initial: _, capacity: _, key_size: _, value_size: _ } = self;

@@ -3,11 +3,12 @@
 use crate::admin::{Applied, Client, Request};
 use crate::args::{Policy, PolicyInput, Target};
 use crate::daemon::config::Side;
+use crate::exit::refused;
 use crate::input;
 use crate::output::{Align, Output, Show, facts, table};
 use crate::paths::Places;
 use crate::xdp;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 use tollfree_policy::{Explain, Options};
 
@@ -17,7 +18,8 @@ pub fn run(command: Policy, places: &Places) -> Result<()> {
         Policy::Check { input, output } => check(&input, output),
         Policy::Explain { input, output } => explain(&input, output),
         Policy::Apply { input, target, output } => apply(&input, &target, output, places),
-        Policy::Clear { target } => clear(&target, places),
+        Policy::Rollback { target, output } => rollback(&target, output, places),
+        Policy::Clear { target, output } => clear(&target, output, places),
         Policy::Table(command) => super::table::run(command, places),
     }
 }
@@ -155,40 +157,84 @@ impl Means {
 
 fn apply(input: &PolicyInput, target: &Target, output: Output, places: &Places) -> Result<()> {
     let policy = input::Policy::read(input)?;
+    let at = side_asked(target);
     // Compiled here even when the daemon will do it again: here the mistakes can be shown in place.
-    let side = side(target.at);
-    let compiled =
-        policy.compile_or_show(Options { side: side_asked(target), ..Options::default() }, output)?;
+    let sides = policy.sides(at);
+    let mut compiled = Vec::new();
+    for side in sides {
+        let options = Options { side, interface: target.interface.as_deref(), ..Options::default() };
+        compiled.push(policy.compile_or_show(options, output)?);
+    }
     let applied = match Means::of(target, places)? {
-        Means::Pins(mut interface) => interface.apply(&policy, &compiled)?,
+        Means::Pins(mut interface) => match compiled.as_slice() {
+            [only] => vec![interface.apply(&policy, only)?],
+            _ => {
+                return Err(refused(format!(
+                    "{}: it has chains for both sides, and calls that leave are judged in the engine; apply it through \
+                     the daemon, without --iface",
+                    policy.name
+                )));
+            }
+        },
         Means::Daemon(mut client) => {
             let input::Policy { name, text, manifest } = policy;
-            let at = if compiled.side == side { target.at } else { other(target.at) };
             client.ask(&Request::PolicyApply { name, text, manifest: Box::new(manifest), at })?
         }
     };
-    output.print(&applied)
+    output.print(&AllApplied(applied))
+}
+
+fn rollback(target: &Target, output: Output, places: &Places) -> Result<()> {
+    let applied = match Means::of(target, places)? {
+        Means::Pins(mut interface) => match interface.record_before()? {
+            Some(record) => {
+                let policy = record.policy();
+                let options = Options { interface: target.interface.as_deref(), ..Options::default() };
+                let compiled = policy.compile_or_show(options, output)?;
+                Some(interface.apply(&policy, &compiled)?)
+            }
+            None if interface.record()?.is_some() => {
+                interface.clear()?;
+                None
+            }
+            None => bail!("no policy was in force on {} before", interface.interface()),
+        },
+        Means::Daemon(mut client) => client.ask(&Request::PolicyRollback { at: target.at })?,
+    };
+    match applied {
+        Some(applied) => output.print(&AllApplied(vec![applied])),
+        None => output.print(&Cleared { at: target.at }),
+    }
 }
 
 /// `--at client` asks for the client's side; the default leaves it to the policy's own words.
-fn side_asked(target: &Target) -> Option<tollfree_policy::Side> {
+fn side_asked(target: &Target) -> Option<Side> {
     match (&target.interface, target.at) {
-        (None, Side::Client) => Some(tollfree_policy::Side::Client),
+        (None, Side::Client) => Some(Side::Client),
         _ => None,
     }
 }
 
-fn side(at: Side) -> tollfree_policy::Side {
-    match at {
-        Side::Server => tollfree_policy::Side::Server,
-        Side::Client => tollfree_policy::Side::Client,
+/// Policies that came into force.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct AllApplied(Vec<Applied>);
+
+impl Show for AllApplied {
+    fn text(&self) -> String {
+        self.0.iter().map(Show::text).collect()
     }
 }
 
-fn other(at: Side) -> Side {
-    match at {
-        Side::Server => Side::Client,
-        Side::Client => Side::Server,
+/// No policy is in force any more.
+#[derive(Serialize)]
+struct Cleared {
+    at: Side,
+}
+
+impl Show for Cleared {
+    fn text(&self) -> String {
+        "no policy is in force; every call is delivered\n".to_owned()
     }
 }
 
@@ -209,10 +255,10 @@ impl Show for Applied {
     }
 }
 
-fn clear(target: &Target, places: &Places) -> Result<()> {
+fn clear(target: &Target, output: Output, places: &Places) -> Result<()> {
     match Means::of(target, places)? {
         Means::Pins(mut interface) => interface.clear()?,
         Means::Daemon(mut client) => client.ask(&Request::PolicyClear { at: target.at })?,
     }
-    Output::default().text("no policy is in force; every call is delivered\n")
+    output.print(&Cleared { at: target.at })
 }

@@ -1,15 +1,16 @@
 //! From a configuration to a running engine: the packet backend, the XDP programs in front of it, the poll thread.
 
-use super::config::{Backend, Config, Wait};
+use super::config::{Backend, Config, IdentityRule, Wait};
+use crate::mirror::{Known, Mirror};
 use crate::output::count;
-use crate::xdp::{Attached, Mirror};
+use crate::xdp::Attached;
 use crate::{interfaces, paths, privilege};
 use anyhow::{Context, Result, anyhow};
 use std::net::{IpAddr, SocketAddr};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
-use tollfree_engine::{Driver, Engine, Handle, NoDriver, Waiting};
+use tollfree_engine::{Driver, Engine, Handle, Identities, Identity, Network, NoDriver, Waiting};
 use tollfree_nic::afxdp::{self, AfXdp};
 use tollfree_nic::udp::Udp;
 use tollfree_nic::{Nic, Peer};
@@ -27,6 +28,8 @@ pub struct Running {
     pub listen: Option<SocketAddr>,
     /// The interface in front of it, for backend `afxdp`.
     pub xdp: Option<Attached>,
+    /// What is known of its sessions, for policies there.
+    pub known: Known,
 }
 
 /// Starts what the configuration asks for.
@@ -40,9 +43,10 @@ pub fn start(config: &Config) -> Result<Running> {
             // Made here to learn the port that a 0 turns into.
             let nic = Udp::bind(listen)?;
             let listen = nic.local_addr();
-            let (engine, thread, ended) = spawn(config, move || Ok((nic, NoDriver)))?;
+            let (engine, thread, ended) = spawn(config, listen.port(), move || Ok((nic, NoDriver)))?;
             info!("backend udp on {listen}: policies run in the engine");
-            Ok(Running { engine, thread, ended, listen: Some(listen), xdp: None })
+            let known = Known::default();
+            Ok(Running { engine, thread, ended, listen: Some(listen), xdp: None, known })
         }
         Backend::Afxdp => start_afxdp(config),
     }
@@ -58,8 +62,9 @@ fn start_afxdp(config: &Config) -> Result<Running> {
 
     let settings =
         afxdp::Config { frames: config.frames, port: config.port(), ..afxdp::Config::new(&interface) };
-    let mut mirror = Mirror::open(&places, &interface)?;
-    let (engine, thread, ended) = spawn(config, move || {
+    let known = Known::default();
+    let mut mirror = Mirror::open(&places, &interface, known.clone())?;
+    let (engine, thread, ended) = spawn(config, config.port(), move || {
         mirror.forget_sessions()?;
         let nic = AfXdp::open(settings, &mut |queue, socket| mirror.register(queue, socket))
             .context("cannot open AF_XDP sockets")?;
@@ -71,7 +76,7 @@ fn start_afxdp(config: &Config) -> Result<Running> {
         Ok((nic, mirror))
     })?;
     info!("backend afxdp on {}, port {}: server-side policies run in XDP", xdp.interface(), config.port());
-    Ok(Running { engine, thread, ended, listen: None, xdp: Some(xdp) })
+    Ok(Running { engine, thread, ended, listen: None, xdp: Some(xdp), known })
 }
 
 type Spawned = (Handle, JoinHandle<Result<()>>, oneshot::Receiver<()>);
@@ -79,9 +84,10 @@ type Spawned = (Handle, JoinHandle<Result<()>>, oneshot::Receiver<()>);
 /// Makes the backend on the poll thread itself, whose rings need never move, and waits until it is there.
 fn spawn<N: Nic, D: Driver>(
     config: &Config,
+    port: u16,
     make: impl FnOnce() -> Result<(N, D)> + Send + 'static,
 ) -> Result<Spawned> {
-    let settings = engine_config(config);
+    let settings = engine_config(config, port);
     let transport = transport_config(config)?;
     let (ready, started) = std::sync::mpsc::sync_channel(1);
     let (ending, ended) = oneshot::channel();
@@ -104,14 +110,21 @@ fn spawn<N: Nic, D: Driver>(
     Ok((handle, thread, ended))
 }
 
-fn engine_config(config: &Config) -> tollfree_engine::Config {
+fn engine_config(config: &Config, port: u16) -> tollfree_engine::Config {
     let routes = config.routes.iter().map(|route| (route.service.clone(), Peer::from(route.peer)));
     let waiting = match config.wait {
         Wait::Busy => Waiting::Busy,
         Wait::Adaptive => Waiting::Adaptive,
         Wait::Sleep => Waiting::Sleep,
     };
-    tollfree_engine::Config { routes: routes.collect(), waiting }
+    let identities = config.identities.iter().map(|rule| {
+        let IdentityRule { address, name, namespace, labels } = rule.clone();
+        let named = labels.into_iter().map(|(key, value)| (format!("label.{key}"), value)).collect();
+        let identity = Identity { name, namespace, named };
+        Network { address: address.address, bits: address.bits, identity }
+    });
+    let identities = Identities::new(identities.collect());
+    tollfree_engine::Config { routes: routes.collect(), waiting, identities, port }
 }
 
 fn transport_config(config: &Config) -> Result<tollfree_transport::Config> {

@@ -4,9 +4,11 @@ use crate::exit::refused;
 use crate::paths;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tollfree_wire::maps::IDENTITY_MAX;
 
 /// Tollfree's UDP port unless another is set.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -95,9 +97,77 @@ pub struct PolicyFile {
     pub file: PathBuf,
     /// Its schema, a `.proto` file or a layout manifest; relative to the configuration file.
     pub schema: PathBuf,
-    /// Which calls it judges.
+    /// Which calls it judges; those that it has chains for unless set.
     #[serde(default)]
-    pub at: Side,
+    pub at: Option<Side>,
+}
+
+/// Who the hosts of a network are, as policies see them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityRule {
+    /// The hosts: an address, or a network such as `10.0.0.0/24`. Where networks overlap, the smallest counts.
+    pub address: Cidr,
+    /// `get(peer, 'identity')`.
+    pub name: Option<String>,
+    /// `get(peer, 'namespace')`.
+    pub namespace: Option<String>,
+    /// `get(peer, 'label.KEY')`, by key.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// One of its addresses.
+    pub address: IpAddr,
+    /// Leading bits that all its addresses share.
+    pub bits: u8,
+}
+
+impl<'de> Deserialize<'de> for Cidr {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Cidr, D::Error> {
+        let text = String::deserialize(input)?;
+        let wrong = || {
+            serde::de::Error::custom(format!(
+                "{text:?} is neither an address nor a network such as \"10.0.0.0/24\""
+            ))
+        };
+        let (address, bits) =
+            text.split_once('/').map_or((&text[..], None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| wrong())?;
+        if bits > most { Err(wrong()) } else { Ok(Cidr { address, bits }) }
+    }
+}
+
+/// A key of encryption.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub [u8; 32]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Secret, D::Error> {
+        let text = String::deserialize(input)?;
+        // Not quoted: an error must not show a key.
+        let wrong =
+            || serde::de::Error::custom("a key is 64 hexadecimal digits, as `openssl rand -hex 32` prints");
+        let digits: Option<Vec<u8>> =
+            text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+        let (pairs, rest) = digits.as_deref().ok_or_else(wrong)?.as_chunks::<2>();
+        let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+        match bytes.try_into() {
+            Ok(key) if rest.is_empty() => Ok(Secret(key)),
+            _ => Err(wrong()),
+        }
+    }
 }
 
 /// The configuration file. Every key is optional, unknown keys are refused.
@@ -139,6 +209,11 @@ pub struct Config {
     /// Which host serves which service.
     #[serde(rename = "route")]
     pub routes: Vec<Route>,
+    /// Who the hosts of a network are.
+    #[serde(rename = "identity")]
+    pub identities: Vec<IdentityRule>,
+    /// Keys that policies encrypt and decrypt with, by name.
+    pub keys: BTreeMap<String, Secret>,
     /// Policy in force from the start.
     pub policy: Option<PolicyFile>,
 }
@@ -162,6 +237,8 @@ impl Default for Config {
             app_socket: None,
             app_socket_mode: 0o666,
             routes: Vec::new(),
+            identities: Vec::new(),
+            keys: BTreeMap::new(),
             policy: None,
         }
     }
@@ -230,6 +307,15 @@ impl Config {
         for (at, route) in self.routes.iter().enumerate() {
             if self.routes[..at].iter().any(|earlier| earlier.service == route.service) {
                 return Err(("route", format!("`route` names service {} twice", route.service)));
+            }
+        }
+        for IdentityRule { name, namespace, .. } in &self.identities {
+            for text in [name, namespace].into_iter().flatten() {
+                if text.is_empty() || text.len() > IDENTITY_MAX {
+                    let message =
+                        format!("`name` and `namespace` have 1 to {IDENTITY_MAX} bytes, unlike {text:?}");
+                    return Err(("identity", message));
+                }
             }
         }
         Ok(())
@@ -339,6 +425,13 @@ app_socket_mode = "0660"
 [[route]]
 service = "demo.Hash"
 peer = "10.77.0.2:7400"
+[[identity]]
+address = "10.0.0.0/24"
+name = "frontend"
+namespace = "shop"
+labels = { app = "a" }
+[keys]
+notes = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 [policy]
 file = "f.policy"
 schema = "f.proto"
@@ -352,7 +445,11 @@ at = "client"
         assert_eq!((config.port(), config.app_socket_mode), (7401, 0o660));
         assert_eq!(config.idle_timeout, Duration::from_secs(5));
         assert_eq!(config.routes[0].peer.port(), 7400);
-        assert_eq!(config.policy.unwrap().at, Side::Client);
+        assert_eq!(config.identities[0].address, Cidr { address: [10, 0, 0, 0].into(), bits: 24 });
+        assert_eq!(config.identities[0].labels["app"], "a");
+        assert_eq!(config.keys["notes"].0[31], 31);
+        assert!(!format!("{:?}", config.keys).contains("31"), "keys do not show");
+        assert_eq!(config.policy.unwrap().at, Some(Side::Client));
     }
 
     #[test]
@@ -374,7 +471,9 @@ at = "client"
         assert_eq!((config.app_socket(), config.port()), (Config::default().app_socket(), DEFAULT_PORT));
         let debug = format!("{:#?}", Config::default());
         let fields = debug.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": "));
-        for (field, _) in fields.filter(|(field, _)| !field.starts_with(' ') && *field != "routes") {
+        for (field, _) in fields
+            .filter(|(field, _)| !field.starts_with(' ') && !["routes", "identities", "keys"].contains(field))
+        {
             assert!(shown.contains(&field) || field == "policy", "{field} is not in the example");
         }
     }
@@ -390,6 +489,10 @@ at = "client"
             ("app_socket_mode = \"rw\"\n", (1, 19), "is not a file mode"),
             ("[[route]]\nservice = \"a\"\npeer = \"nowhere\"\n", (3, 8), "`peer`: "),
             ("[policy]\nfile = \"a\"\n", (1, 1), "missing field `schema`"),
+            ("[[identity]]\naddress = \"10.0.0.0/33\"\n", (2, 11), "is neither an address nor a network"),
+            ("[[identity]]\naddress = \"::/0\"\nnames = \"a\"\n", (3, 1), "unknown field `names`"),
+            ("[[identity]]\naddress = \"::1\"\nname = \"\"\n", (1, 1), "have 1 to 63 bytes"),
+            ("[keys]\nnotes = \"00ff\"\n", (2, 9), "`notes`: a key is 64 hexadecimal digits"),
             ("wait = \"often\"\n", (1, 8), "`wait`: unknown variant `often`, expected"),
             ("frames = 1000\n", (1, 1), "power of two"),
         ];

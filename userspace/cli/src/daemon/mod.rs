@@ -5,6 +5,7 @@ mod admin;
 mod apps;
 mod backend;
 pub mod config;
+mod needs;
 mod policies;
 mod report;
 mod sockets;
@@ -64,8 +65,9 @@ async fn serve(config: Config) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
 
-    let backend::Running { engine, thread, mut ended, listen, xdp } = backend::start(&config)?;
-    let policies = Policies::new(engine.clone(), xdp);
+    let backend::Running { engine, thread, mut ended, listen, xdp, known } = backend::start(&config)?;
+    let port = listen.map_or(config.port(), |listen| listen.port());
+    let policies = Policies::new(engine.clone(), xdp, known, &config, port);
     let daemon =
         Rc::new(Daemon { config, started: Instant::now(), listen, engine, policies: Mutex::new(policies) });
     let mut over = false;
@@ -123,9 +125,10 @@ impl Daemon {
         let input =
             crate::args::PolicyInput { file: file.clone(), schema: schema.clone(), includes: Vec::new() };
         let policy = crate::input::Policy::read(&input)?;
-        let applied = self.policy_apply(policy, *at).await?;
-        let crate::admin::Applied { policy, target, place, at, generation, .. } = applied;
-        info!(place, target, at = at.name(), generation, "policy {policy} is in force");
+        for applied in self.policy_apply(policy, *at).await? {
+            let crate::admin::Applied { policy, target, place, at, generation, .. } = applied;
+            info!(place, target, at = at.name(), generation, "policy {policy} is in force");
+        }
         Ok(())
     }
 

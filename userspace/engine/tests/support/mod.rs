@@ -95,7 +95,7 @@ impl Host {
         let source = tollfree_policy::Source { name: "test.policy", text };
         let options = tollfree_policy::Options { xdp: false, ..Default::default() };
         let compiled = tollfree_policy::compile(&source, manifest, options).unwrap();
-        self.ask(|reply| Command::Policy(side, Some(Box::new(compiled.program)), reply))
+        self.ask(|reply| Command::Policy(side, Some(Box::new(compiled.program.into())), reply))
     }
 
     /// Puts a policy's transport block in force.

@@ -284,7 +284,13 @@ impl Emitter<'_> {
                 return Err(TooMuch::Element(at, why));
             }
         }
-        let rest = self.group.covered.iter().skip(count).any(|covered| *covered);
+        // A response handler is the engine's too, wherever its element's request handler runs.
+        let rest = policy
+            .elements
+            .iter()
+            .zip(&self.group.covered)
+            .enumerate()
+            .any(|(at, (element, covered))| *covered && (at >= count || element.response.is_some()));
         self.asm.jump(if rest { self.exits.deliver_rest } else { self.exits.deliver });
         Ok(())
     }

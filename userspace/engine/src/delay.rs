@@ -1,0 +1,123 @@
+//! Calls that a policy holds for a while, in bounded number and size.
+
+use std::collections::BTreeMap;
+use tollfree_transport::IncomingCall;
+
+/// Most calls that are held at once.
+const HELD_MAX: usize = 4096;
+/// Most bytes of theirs that are held.
+const BYTES_MAX: usize = 32 << 20;
+
+/// A call that waits.
+#[derive(Debug)]
+pub enum Held {
+    /// It has come from another host.
+    Arrived(Box<Arrived>),
+    /// An application here makes it: its key in `outgoing`, and the flat block as judged. It has not left.
+    Leaving { token: u64, flat: Vec<u8> },
+    /// The same, and it is for an application here, whose policy has let it through.
+    Local { token: u64, flat: Vec<u8>, judged: Option<u64> },
+}
+
+/// A request from another host that waits.
+#[derive(Debug)]
+pub struct Arrived {
+    pub call: IncomingCall,
+    pub method: u32,
+    pub layout: u32,
+    pub deadline_ns: u64,
+    pub capped: bool,
+    pub flat: Vec<u8>,
+    pub body: Vec<u8>,
+    pub judged: Option<u64>,
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        match self {
+            Held::Arrived(arrived) => arrived.flat.len() + arrived.body.len(),
+            Held::Leaving { flat, .. } | Held::Local { flat, .. } => flat.len(),
+        }
+    }
+}
+
+/// The calls that wait, by when they go on.
+#[derive(Debug, Default)]
+pub struct Delayed {
+    queue: BTreeMap<(u64, u64), Held>,
+    bytes: usize,
+    next: u64,
+}
+
+impl Delayed {
+    /// Whether there is room for a call of so many bytes.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.queue.len() < HELD_MAX && self.bytes.saturating_add(bytes) <= BYTES_MAX
+    }
+
+    /// Holds a call until `due`.
+    pub fn hold(&mut self, due: u64, held: Held) {
+        self.bytes += held.bytes();
+        self.next += 1;
+        self.queue.insert((due, self.next), held);
+    }
+
+    /// When the next one goes on.
+    pub fn due(&self) -> Option<u64> {
+        self.queue.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// Takes one out that goes on now.
+    pub fn pop(&mut self, now: u64) -> Option<Held> {
+        let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= now)?;
+        let held = entry.remove();
+        self.bytes -= held.bytes();
+        Some(held)
+    }
+
+    /// Takes a call out that nobody waits for any more.
+    pub fn withdraw(&mut self, call: IncomingCall) -> Option<Box<Arrived>> {
+        let is_it = |held: &Held| matches!(held, Held::Arrived(arrived) if arrived.call == call);
+        let key = *self.queue.iter().find(|(_, held)| is_it(held))?.0;
+        let held = self.queue.remove(&key)?;
+        self.bytes -= held.bytes();
+        match held {
+            Held::Arrived(arrived) => Some(arrived),
+            Held::Leaving { .. } | Held::Local { .. } => None,
+        }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_go_on_in_the_order_of_their_times_and_room_is_bounded() {
+        let mut delayed = Delayed::default();
+        let leaving = |token| Held::Leaving { token, flat: vec![0; 100] };
+        for (due, token) in [(30, 1), (10, 2), (10, 3)] {
+            assert!(delayed.has_room(100));
+            delayed.hold(due, leaving(token));
+        }
+        assert_eq!(delayed.due(), Some(10));
+        let mut order = Vec::new();
+        for now in [9, 10, 10, 10, 30] {
+            if let Some(Held::Leaving { token, .. }) = delayed.pop(now) {
+                order.push((now, token));
+            }
+        }
+        assert_eq!(order, [(10, 2), (10, 3), (30, 1)]);
+        assert_eq!((delayed.len(), delayed.bytes), (0, 0));
+        for token in 0..HELD_MAX as u64 {
+            delayed.hold(1, leaving(token));
+        }
+        assert!(!delayed.has_room(0));
+        assert!(!Delayed::default().has_room(BYTES_MAX + 1));
+    }
+}
