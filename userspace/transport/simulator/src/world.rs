@@ -82,7 +82,7 @@ pub struct World {
     pub filter: Filter,
     /// Packets sent, by kind.
     pub sent: HashMap<Kind, u64>,
-    /// Packets sent again, by hosts that have crashed since.
+    /// What hosts had counted in lives that ended in a crash.
     pub crashed: Vec<Counters>,
     /// The last hello that anybody sent: what a flood is made of.
     pub last_hello: Vec<u8>,
