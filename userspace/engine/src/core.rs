@@ -71,6 +71,8 @@ pub struct Core<D> {
     /// Whether an XDP program has judged what arrives.
     pub judged_below: bool,
     pub refusals: Vec<Refusal>,
+    /// Calls whose service has no room now: their callers are to try again.
+    pub deferred: Vec<IncomingCall>,
     /// Calls whose layout was just agreed on, with their flat blocks.
     pub ready: Vec<crate::bindings::WaitingCall>,
     /// Turns the loop has made: spreads calls over applications that serve the same method.
@@ -100,6 +102,7 @@ impl<D: Driver> Core<D> {
             log: PolicyLog::default(),
             reasons: [0; Reason::COUNT],
             refusals: Vec::new(),
+            deferred: Vec::new(),
             ready: Vec::new(),
             turns: 0,
         }

@@ -51,6 +51,11 @@ impl<D: Driver> Core<D> {
     fn take(&mut self, now: u64, request: &IncomingRequest<'_>) -> Result<(), Ended> {
         let &IncomingRequest { call, session, method, layout, deadline_ns, judged, flat, body, .. } = request;
         let id = self.server_of(method)?;
+        if self.apps.get(id.0).is_some_and(|app| !app.has_room()) {
+            // Before it is judged: it will be when it comes again.
+            self.deferred.push(call);
+            return Ok(());
+        }
         let known = self.check_flat(id, request)?;
         let arrival = self.server_gate.arrival(judged);
         let mut copy = [0; FLAT_MAX];
@@ -225,6 +230,12 @@ impl<D: Driver> Core<D> {
 
     /// Sends the engine's own answers, and forgets the calls that get none.
     pub fn send_refusals(&mut self, now: u64, transport: &mut Transport) {
+        for call in self.deferred.drain(..) {
+            if !transport.defer(now, call) {
+                let why = "the service does not keep up with its calls".to_owned();
+                self.refusals.push(Refusal { call, ended: Ended::Status(Code::ResourceExhausted, why) });
+            }
+        }
         for Refusal { call, ended } in self.refusals.drain(..) {
             let (status, layout, flat, why) = match &ended {
                 Ended::Dropped => {

@@ -77,16 +77,17 @@ impl Pair {
         });
         *packets += count as u64;
         for (bytes, length) in &wire[..count] {
-            let outcome = ends[1 - from].receive(*now, peer(from as u32 + 1), &bytes[..*length], &mut |event| {
-                match event {
-                    Event::Request(request) => arrived.push(request.call),
-                    Event::Response { status, .. } => {
-                        assert_eq!(status, Code::Ok);
-                        *ended += 1;
+            let outcome =
+                ends[1 - from].receive(*now, peer(from as u32 + 1), &bytes[..*length], &mut |event| {
+                    match event {
+                        Event::Request(request) => arrived.push(request.call),
+                        Event::Response { status, .. } => {
+                            assert_eq!(status, Code::Ok);
+                            *ended += 1;
+                        }
+                        _ => {}
                     }
-                    _ => {}
-                }
-            });
+                });
             assert_eq!(outcome, Ok(()));
         }
         for call in arrived.drain(..) {

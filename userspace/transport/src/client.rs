@@ -412,10 +412,12 @@ impl Transport {
             let ack = Ack::read(packet.body)?;
             let progress = flight.window.acknowledge(&ack, header.sequence, now, session.flow.tolerance());
             session.flow.on_ack(now, &progress);
-            if flight.window.is_turned_away() {
-                session.flow.release(flight.window.give_up());
-            }
-            if progress.news {
+            if ack.turns_back() {
+                session.flow.release(flight.window.turn_back(header.sequence));
+                flight.resent = true;
+                flight.interval = flight.interval.min(TURNED_BACK_NS);
+                flight.resend_at = now.saturating_add(flight.interval);
+            } else if progress.news {
                 flight.probed = false;
                 flight.interval = flight.patience(session, &self.config);
                 flight.resend_at = now.saturating_add(flight.interval);
@@ -609,6 +611,8 @@ impl Flight {
     }
 }
 
+/// How long to wait, in ns, before asking again whether there is room.
+const TURNED_BACK_NS: u64 = 5_000_000;
 /// Fragments of one message that are sent before others have their turn.
 pub(crate) const BUNCH: u32 = 16;
 

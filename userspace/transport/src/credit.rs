@@ -5,13 +5,17 @@
 //! reserved never exceeds what there is, what was begun can be finished, and a message without room waits at its
 //! sender. Room that becomes free goes to who has waited longest.
 
+use crate::event::IncomingCall;
 use crate::outbox::Ready;
 use crate::reassembly::Shape;
-use crate::server::State;
+use crate::server::{State, slot_of};
 use crate::session::{End, Session};
 use crate::timers::Owner;
 use crate::transport::Transport;
 use std::collections::VecDeque;
+
+/// How long an assembled request waits, in ns, before it is offered to its service again.
+const POSTPONED_NS: u64 = 2_000_000;
 
 /// Room for messages, in bytes.
 #[derive(Debug)]
@@ -124,6 +128,32 @@ impl Transport {
                 }
             }
         }
+    }
+
+    /// Hands a request back that was delivered since the last [`Transport::transmit`] and for which its service has no
+    /// room. One of several packets is kept and delivered again in a while; of one packet, its client is told to wait,
+    /// and sends it again. False where that cannot be, of an ordered or unreliable method or too late: it has to be answered.
+    pub fn defer(&mut self, now: u64, call: IncomingCall) -> bool {
+        let IncomingCall { session: index, call } = call;
+        let server = self.table.get_mut(index).and_then(Session::server);
+        let Some(slot) = server.and_then(|server| server.find(call)) else { return false };
+        if slot.state != State::Running || slot.spec.ordered || !slot.spec.is_reliable() {
+            return false;
+        }
+        self.counters.calls_received -= 1;
+        self.counters.requests_deferred += 1;
+        if slot.request.is_some() {
+            slot.state = State::Postponed;
+            let owner = Owner::Slot(index, slot_of(call));
+            let timer = *slot.timer.get_or_insert_with(|| self.timers.create(owner));
+            self.timers.set(timer, now.saturating_add(POSTPONED_NS));
+            return true;
+        }
+        (slot.state, slot.ack_due) = (State::Deferred, true);
+        if !std::mem::replace(&mut slot.ready, true) {
+            self.outbox.push(Ready::Slot(index, slot_of(call)));
+        }
+        true
     }
 
     /// Opens a request that waits for room. `None`: it does not, any more.

@@ -259,6 +259,7 @@ pub struct Counters {
     pub replies_repeated: u64,
     pub acks_sent: u64,
     pub requests_expired: u64,
+    pub requests_deferred: u64,
     pub calls_dead: u64,
     pub resets_sent: u64,
     pub resets_believed: u64,

@@ -145,9 +145,16 @@ impl Transport {
     ) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let timeout = session.ack_timeout(&self.config);
-        let Session { peer, signer, flow, end: End::Server(server), .. } = session else { return Ok(()) };
+        let Session { peer, signer, flow, reassembling, end: End::Server(server), .. } = session else {
+            return Ok(());
+        };
         let (owner, ready) = (Owner::Slot(index, slot), Ready::Slot(index, slot));
         let Some(slot) = server.slots.get_mut(usize::from(slot)) else { return Ok(()) };
+        if !matches!(slot.state, State::Assembling | State::Held | State::Postponed)
+            && let Some(taken) = slot.request.take()
+        {
+            self.pool.close(taken, reassembling);
+        }
         if slot.ack_due {
             slot.send_ack(now, signer, *peer, out)?;
             self.counters.acks_sent += 1;
@@ -209,6 +216,16 @@ impl Transport {
         Ok(())
     }
 
+    /// Has the room of a request that was just delivered freed at the next transmission.
+    fn free_taken(&mut self, index: u32, slot: u8) {
+        let server = self.table.get_mut(index).and_then(Session::server);
+        if let Some(state) = server.and_then(|server| server.slots.get_mut(usize::from(slot)))
+            && !std::mem::replace(&mut state.ready, true)
+        {
+            self.outbox.push(Ready::Slot(index, slot));
+        }
+    }
+
     /// An ack of a long reply's fragments.
     pub(crate) fn on_reply_ack(&mut self, now: u64, packet: &Packet<'_>) -> Result<(), Reason> {
         let header = &packet.header;
@@ -228,8 +245,8 @@ impl Transport {
         reply.heard_at = now;
         let progress = reply.window.acknowledge(&ack, header.sequence, now, flow.tolerance());
         flow.on_ack(now, &progress);
-        if reply.window.is_turned_away() {
-            flow.release(reply.window.give_up());
+        if ack.turns_back() {
+            flow.release(reply.window.turn_back(header.sequence));
         }
         if reply.window.arrived_whole() {
             self.retire_slot(header.session, slot_of(header.call));
@@ -250,11 +267,17 @@ impl Transport {
     }
 
     /// A slot's timer: its reply's fragments are lost, or its request's never come.
-    pub(crate) fn on_slot_timer(&mut self, now: u64, index: u32, slot: u8) {
+    pub(crate) fn on_slot_timer(&mut self, now: u64, index: u32, slot: u8, sink: &mut dyn FnMut(Event<'_>)) {
         let dead_ns = self.config.dead_ns;
         let Some(session) = self.table.get_mut(index) else { return };
         let Session { flow, heard_at: peer_heard_at, end: End::Server(server), .. } = session else { return };
         let Some(state) = server.slots.get_mut(usize::from(slot)) else { return };
+        if state.state == State::Postponed {
+            let call = state.call;
+            // Expired or not, it waits no longer; the reason is counted where packets are.
+            let _ = self.deliver_assembled(now, index, call, sink);
+            return self.free_taken(index, slot);
+        }
         let reply = state.reply.as_deref_mut();
         let heard_at = match (state.state, &state.request, &reply) {
             (State::Assembling, Some(request), _) => request.heard_at,
@@ -319,14 +342,17 @@ impl Slot {
         peer: Peer,
         out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
     ) -> Result<(), Blocked> {
-        let working = matches!(self.state, State::Held | State::Running | State::Answering);
+        let working =
+            matches!(self.state, State::Held | State::Postponed | State::Running | State::Answering);
         let flags = if working { FLAG_WORKING } else { 0 };
         let ack = match (&mut self.request, self.whole) {
             // Of one packet, or several: it is whole.
             (Some(_), None) if self.state == State::Held => None,
             (Some(assembly), _) => Some(assembly.ack(now)),
             (None, Some(whole)) => Some(AckBody::from(whole)),
-            (None, None) if self.state == State::Waiting => Some(AckBody::from(AckHead::default())),
+            (None, None) if matches!(self.state, State::Waiting | State::Deferred) => {
+                Some(AckBody::from(AckHead::default()))
+            }
             // A request of one packet, received again: there is nothing to say of its fragments.
             (None, None) => None,
         };

@@ -49,6 +49,11 @@ impl<'a> Ack<'a> {
         Ok(Ack { head, words })
     }
 
+    /// Whether it says that there is no room for the message, and that nothing of it was kept.
+    pub fn turns_back(&self) -> bool {
+        self.head.base == 0 && self.head.limit == 0
+    }
+
     /// What it says of the 64 indices from `64 * word` on.
     pub fn word(&self, word: u32) -> u64 {
         let first = self.head.base / 64;

@@ -71,6 +71,8 @@ pub(crate) struct Scoreboard {
     newest: Sent,
     /// The sequence of the latest ack.
     told: u64,
+    /// Acks of a lower sequence are about what was sent before the receiver kept nothing of it.
+    turned_back: u64,
     marked: u32,
 }
 
@@ -130,8 +132,8 @@ impl Scoreboard {
     pub fn acknowledge(&mut self, ack: &Ack<'_>, sequence: u64, now: u64, tolerance: Tolerance) -> Progress {
         let mut progress = Progress::default();
         let head = &ack.head;
-        if head.base > self.next {
-            return progress; // of something that was never sent
+        if head.base > self.next || sequence < self.turned_back {
+            return progress; // of something that was never sent, or not since
         }
         if sequence >= self.told {
             self.told = sequence;
@@ -280,9 +282,32 @@ impl Scoreboard {
         self.next
     }
 
-    /// Whether the receiver takes nothing more for now.
-    pub fn is_closed(&self) -> bool {
-        self.limit <= self.base
+    /// The receiver has kept nothing, says the ack with this sequence: what was sent counts as never sent. Returns how
+    /// much of it was under way.
+    pub fn turn_back(&mut self, sequence: u64) -> u32 {
+        if sequence < self.told {
+            return 0; // overtaken by an ack that knows better
+        }
+        let Scoreboard { outstanding, most, orders, newest, marked, .. } = *self;
+        let sent = std::mem::take(&mut self.sent);
+        let (limit, told, turned_back) = (0, sequence, sequence);
+        *self = Scoreboard {
+            limit,
+            most,
+            sent,
+            orders,
+            newest,
+            told,
+            turned_back,
+            marked,
+            ..Scoreboard::default()
+        };
+        outstanding
+    }
+
+    /// Whether anything was ever sent.
+    pub fn has_begun(&self) -> bool {
+        self.orders > 0
     }
 
     /// Packets sent that have neither arrived nor been given up.
@@ -382,6 +407,19 @@ mod tests {
         assert_eq!(take(ack(3, 2, 999, 100), 400), None, "of another transmission");
         assert_eq!(take(ack(4, 3, 103, 1000), 400), None, "held for longer than it was away");
         assert_eq!(take(ack(4, 3, 103, 0), 400), None, "said before");
+    }
+
+    #[test]
+    fn what_was_turned_back_is_sent_from_the_beginning() {
+        let mut board = sent(10);
+        tell(&mut board, &[0, 1], 5, PATIENT);
+        assert_eq!((board.turn_back(7), board.due(10), board.outstanding()), (8, None, 0));
+        assert_eq!(tell(&mut board, &[0, 1, 2], 6, PATIENT), Progress::default(), "of what was sent before");
+        assert!(board.sent(0, 200, 10));
+        let room = AckBody::from(AckHead { base: 1, limit: 10, ..AckHead::default() });
+        assert!(board.acknowledge(&Ack::read(room.bytes()).unwrap(), 9, 20, PATIENT).news);
+        assert_eq!(board.due(10), Some(1));
+        assert_eq!((board.turn_back(8), board.due(10)), (0, Some(1)), "overtaken");
     }
 
     #[test]

@@ -70,6 +70,10 @@ pub(crate) enum State {
     Over,
     /// There is no room for the request.
     Waiting,
+    /// Its service has no room for the request, which was not kept: it is new when it comes again.
+    Deferred,
+    /// Its service has no room for the request, which was assembled and is delivered again in a while.
+    Postponed,
     /// Fragments of the request are missing.
     Assembling,
     /// Whole, but earlier ones of its session are to be delivered first.
@@ -138,7 +142,7 @@ impl Transport {
         if header.call < slot.call {
             return Err(Reason::StaleCall);
         }
-        if header.call == slot.call {
+        if header.call == slot.call && slot.state != State::Deferred {
             match slot.state {
                 State::Assembling => return self.on_request_fragment(now, packet, sink),
                 State::Waiting => return self.turn_away(header),
@@ -150,7 +154,7 @@ impl Transport {
             return self.on_repetition(now, header);
         }
         // The client has put a new call into the slot: nobody waits for the old one any more.
-        if !matches!(slot.state, State::Over | State::Answered) {
+        if !matches!(slot.state, State::Over | State::Answered | State::Deferred) {
             self.retire_slot(header.session, slot_of(header.call));
             self.drain(sink);
         }
@@ -324,7 +328,11 @@ impl Transport {
                 body: assembly.body().get(order_len(&slot.spec) as usize..).unwrap_or_default(),
             }));
         }
-        self.pool.close(assembly, reassembling);
+        if slot.state == State::Running && slot.spec.is_reliable() && !slot.spec.ordered {
+            slot.request = Some(assembly); // until the next transmission, lest it be deferred
+        } else {
+            self.pool.close(assembly, reassembling);
+        }
         if expired { Err(Reason::StaleCall) } else { Ok(()) }
     }
 
@@ -336,7 +344,7 @@ impl Transport {
             return Err(Reason::DuplicateCall);
         }
         match (slot.state, slot.reply.as_deref_mut()) {
-            (State::Running | State::Held, _) => slot.ack_due = true,
+            (State::Running | State::Held | State::Postponed, _) => slot.ack_due = true,
             (State::Answered | State::Answering, Some(reply)) => {
                 self.counters.replies_repeated += u64::from(slot.state == State::Answered);
                 reply.heard_at = now;

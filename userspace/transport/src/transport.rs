@@ -258,7 +258,7 @@ impl Transport {
         while let Some(owner) = self.timers.pop_due(now) {
             match owner {
                 Owner::Call(position) => self.on_call_timer(now, position),
-                Owner::Slot(session, slot) => self.on_slot_timer(now, session, slot),
+                Owner::Slot(session, slot) => self.on_slot_timer(now, session, slot, sink),
                 Owner::Flow(session) => self.unpark(now, session),
                 Owner::Session(session) => match self.table.get_mut(session).map(|session| &session.end) {
                     Some(End::Client(_)) => self.on_client_timer(now, session),

@@ -98,7 +98,7 @@ impl Window {
     /// Takes note that the fragment from [`Window::due`] was sent.
     #[inline]
     pub fn sent(&mut self, fragment: u32, sequence: u64, now: u64) -> Sent {
-        self.probe = false;
+        let probe = std::mem::take(&mut self.probe);
         match &mut self.board {
             None => {
                 let again = fragment < self.next;
@@ -106,7 +106,7 @@ impl Window {
                 Sent { again, more: false }
             }
             Some(board) => {
-                let again = fragment < board.next();
+                let again = probe || fragment < board.next();
                 Sent { again, more: board.sent(fragment, sequence, now) }
             }
         }
@@ -151,9 +151,10 @@ impl Window {
         self.probe();
     }
 
-    /// Whether the receiver has no room for the message, and has kept nothing of it.
-    pub fn is_turned_away(&self) -> bool {
-        self.board.as_ref().is_some_and(|board| board.base() == 0 && board.is_closed())
+    /// The receiver has no room for the message and has kept nothing of it: it is to be sent from its beginning once
+    /// there is. Returns how many packets need not be waited for.
+    pub fn turn_back(&mut self, sequence: u64) -> u32 {
+        self.board.as_mut().map_or(0, |board| board.turn_back(sequence))
     }
 
     /// Everything under way counts as lost. Returns how many packets of a long message that were.
@@ -169,7 +170,7 @@ impl Window {
     /// Whether anything has been sent.
     pub fn has_begun(&self) -> bool {
         match &self.board {
-            Some(board) => board.next() > 0,
+            Some(board) => board.has_begun(),
             None => self.next > 0,
         }
     }

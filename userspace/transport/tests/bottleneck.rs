@@ -55,10 +55,26 @@ struct World {
     done: Vec<u64>,
     dropped: u64,
     waited: (u64, u64),
+    /// Until then the service has no room for requests.
+    full_until: u64,
 }
 
 fn peer(number: usize) -> Peer {
     Peer { address: Address::v4(number as u32 + 1), port: 7400 }
+}
+
+/// The service: answers at once, where it has room.
+fn serve(host: &mut Transport, now: u64, full_until: u64, calls: Vec<IncomingCall>) {
+    for call in calls {
+        if now < full_until {
+            assert!(host.defer(now, call));
+            continue;
+        }
+        let copy_body = &mut |_: &mut [u8]| {};
+        let (status, by_engine, body_len) = (Code::Ok, false, 0);
+        let reply = Reply { status, by_engine, layout: 0, flat: &[], body_len, token: 0, copy_body };
+        assert!(host.respond(now, call, reply));
+    }
 }
 
 impl World {
@@ -80,6 +96,7 @@ impl World {
             done: vec![0; count],
             dropped: 0,
             waited: (0, 0),
+            full_until: 0,
         }
     }
 
@@ -100,7 +117,7 @@ impl World {
     }
 
     fn turn(&mut self) {
-        let World { now, senders, hosts, wire, open, done, body_len, .. } = self;
+        let World { now, senders, hosts, wire, open, done, body_len, full_until, .. } = self;
         let server = hosts.len() - 1;
         while wire.peek().is_some_and(|Reverse(arrival)| arrival.at <= *now) {
             let Some(Reverse(Arrival { from, to, bytes, marked, .. })) = wire.pop() else { break };
@@ -118,12 +135,7 @@ impl World {
                 }
                 _ => {}
             });
-            for call in calls {
-                let copy_body = &mut |_: &mut [u8]| {};
-                let (status, by_engine, body_len) = (Code::Ok, false, 0);
-                let reply = Reply { status, by_engine, layout: 0, flat: &[], body_len, token: 0, copy_body };
-                assert!(hosts[to].respond(*now, call, reply));
-            }
+            serve(&mut hosts[to], *now, *full_until, calls);
         }
         for (number, (calls, from)) in senders.iter().enumerate() {
             while *now >= 1_000 * MS + from && open[number] < *calls {
@@ -139,13 +151,17 @@ impl World {
     }
 
     fn look_after(&mut self, number: usize) {
-        let World { now, hosts, wire, link, free_at, numbers, carried, dropped, waited, .. } = self;
+        let World { now, hosts, wire, link, free_at, numbers, carried, dropped, waited, full_until, .. } =
+            self;
         let server = hosts.len() - 1;
         let host = &mut hosts[number];
         if host.timeout().is_some_and(|at| at <= *now) {
-            host.handle_timeouts(*now, &mut |event| {
-                assert!(!matches!(event, Event::Response { .. }), "{event:?}");
+            let mut calls = Vec::new();
+            host.handle_timeouts(*now, &mut |event| match event {
+                Event::Request(request) => calls.push(request.call),
+                event => assert!(!matches!(event, Event::Response { .. }), "{event:?}"),
             });
+            serve(host, *now, *full_until, calls);
         }
         for _ in host.session_changes() {}
         host.transmit(*now, &mut |packet| {
@@ -293,4 +309,24 @@ fn the_longest_message_takes_little_more_than_the_link_needs() {
     let alone = u64::from(MESSAGE_MAX) * 8 * (1472 + OVERHEAD as u64) / (1472 - HEADER_LEN as u64) / 10_000;
     println!("16 MiB over 10 Gbit/s and 1 ms: {took:?} µs; the link alone needs {alone} µs");
     assert!(took[0] < 3 * alone && took[2] < alone * 3 / 2, "{took:?}, {alone}");
+}
+
+#[test]
+fn a_service_without_room_makes_its_callers_wait_and_costs_them_nothing_else() {
+    for (body_len, calls) in [(64, 200), (100_000, 4), (1 << 20, 2)] {
+        let mut world = World::new(RACK, body_len, &[(calls, 0), (calls, 0)]);
+        world.run_for(5 * MS);
+        world.full_until = world.now + 50 * MS;
+        world.run_for(10 * MS); // for answers under way
+        world.forget();
+        world.run_for(35 * MS);
+        assert_eq!(world.done, [0, 0], "{body_len} B");
+        // Each waiting call asks again now and then; long ones are kept where they are.
+        let carried: u64 = world.carried.iter().sum();
+        println!("{body_len} B: {carried} bytes while the service had no room");
+        assert!(carried < 1_000_000, "{carried}");
+        world.run_for(30 * MS);
+        assert!(world.done.iter().all(|done| *done >= calls as u64), "{body_len} B: {:?}", world.done);
+        assert!(world.hosts[2].counters().requests_deferred > 0);
+    }
 }
