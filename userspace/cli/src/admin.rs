@@ -251,6 +251,9 @@ pub struct DaemonView {
     pub routes: Vec<RouteView>,
     /// Policies in force.
     pub policies: Vec<PolicyView>,
+    /// How methods are carried that the policies' transport blocks name.
+    #[serde(default)]
+    pub transport: Vec<TransportView>,
     /// Attached applications.
     pub apps: Vec<AppView>,
     /// Sessions with other hosts.
@@ -279,6 +282,17 @@ pub struct PolicyView {
     pub place: String,
     /// Counts the policies that have been in force there.
     pub generation: u64,
+}
+
+/// How one method is carried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransportView {
+    /// The side whose policy says so.
+    pub at: Side,
+    /// The method's path.
+    pub method: String,
+    /// The modules, such as `reliable() -> ordered()`.
+    pub carried: String,
 }
 
 /// One application.

@@ -171,6 +171,42 @@ fn a_policy_in_the_configuration_is_in_force_from_the_start() {
 }
 
 #[test]
+fn transport_blocks_take_effect_beside_chains_and_are_shown() {
+    let config = format!(
+        "[policy]\nfile = \"{}\"\nschema = \"{}\"\nat = \"client\"\n",
+        source("policies/paper/transport.policy"),
+        source("schemas/kv.proto")
+    );
+    let daemon = Daemon::start(&config);
+    let home = daemon.home();
+    let shown = || tollfree(home, &["status", "-o", "json"]).json()["daemon"]["transport"].clone();
+    let block = |at: &str| {
+        serde_json::json!([
+            { "at": at, "method": "/demo.Kv/GET", "carried": "unreliable()" },
+            { "at": at, "method": "/demo.Kv/SET", "carried": "reliable() -> ordered()" },
+        ])
+    };
+    assert_eq!(shown(), block("client"), "from the start");
+    assert_eq!(tollfree(home, &["policy", "clear", "--at", "client"]).code, 0);
+    assert_eq!(shown(), serde_json::json!([]));
+
+    // The two listings, one after the other: neither ends the other.
+    let schema = source("schemas/kv.proto");
+    for file in ["policies/paper/firewall.policy", "policies/paper/transport.policy"] {
+        let run = tollfree(home, &["policy", "apply", &source(file), "--schema", &schema]);
+        assert_eq!(run.code, 0, "{}", run.err);
+    }
+    assert_eq!(shown(), block("server"));
+    let run = tollfree(home, &["policy", "table", "set", "firewall_rules", "alice", "ALLOW"]);
+    assert_eq!(run.code, 0, "the firewall is in force: {}", run.err);
+    let flawed = write(home, "flawed.policy", "match rpc-schema:\n    GET => unreliable() -> ordered()\n");
+    let run = tollfree(home, &["policy", "apply", flawed.to_str().unwrap(), "--schema", &schema]);
+    assert_eq!(run.code, 3, "{}", run.out);
+    assert!(run.err.contains("needs `reliable`"), "{}", run.err);
+    assert_eq!(shown(), block("server"), "what was in force stays");
+}
+
+#[test]
 fn nonsense_on_the_sockets_harms_nobody() {
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixStream;

@@ -1,6 +1,6 @@
 //! `tollfree status`: the daemon and the interfaces, as they are now.
 
-use crate::admin::{Client, DaemonView, InterfaceView, Request};
+use crate::admin::{Client, DaemonView, InterfaceView, Request, TransportView};
 use crate::exit::Exit;
 use crate::output::{Align, Output, Show, facts, table};
 use crate::paths::Places;
@@ -56,6 +56,7 @@ fn daemon_text(daemon: &DaemonView) -> String {
         app_socket,
         routes,
         policies,
+        transport,
         apps,
         sessions,
         engine,
@@ -88,6 +89,9 @@ fn daemon_text(daemon: &DaemonView) -> String {
             "policy",
             format!("{} {place} at the {at}, generation {}", policy.policy, policy.generation),
         ));
+    }
+    for TransportView { at, method, carried } in transport {
+        rows.push(("transport", format!("{method}: {carried}, says the policy at the {}", at.name())));
     }
     for route in routes {
         rows.push(("route", format!("{} -> {}", route.service, route.peer)));

@@ -16,8 +16,7 @@ use anyhow::{Result, anyhow};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use tollfree_engine::{Below, Command, Handle};
-use tollfree_policy::{Compiled, Home, Options, Source, State, TableError, TableKind};
-use tollfree_wire::spec::MethodSpec;
+use tollfree_policy::{Compiled, Home, MethodTransport, Options, Source, State, TableError, TableKind};
 use tracing::{info, warn};
 
 /// Entries that the poll thread takes between two turns.
@@ -48,7 +47,7 @@ pub struct Policies {
     /// What the engine judges by on each side, and judged by before.
     programs: [[Option<tollfree_engine::Policy>; 2]; 2],
     /// What the transport blocks of both sides name.
-    carried: [Vec<(u32, MethodSpec)>; 2],
+    carried: [Vec<MethodTransport>; 2],
     /// What policies in XDP are to be told of sessions.
     known: Known,
     /// This host's Tollfree port.
@@ -76,6 +75,11 @@ impl Policies {
     /// What is in force on a side.
     pub fn in_force(&self, at: Side) -> Option<&InForce> {
         self.in_force[slot(at)].as_ref()
+    }
+
+    /// What a side's transport block names.
+    pub fn carried(&self, at: Side) -> &[MethodTransport] {
+        &self.carried[slot(at)]
     }
 
     /// The interface in front of the engine.
@@ -365,16 +369,17 @@ impl Policies {
 
     /// Carries methods as a policy's transport block says, if it has one.
     async fn carry(&mut self, at: Side, compiled: &Compiled) -> Result<()> {
-        let named: Vec<_> =
-            compiled.explain.transport.iter().map(|method| (method.id, method.spec)).collect();
-        if named.is_empty() { Ok(()) } else { self.carry_methods(at, named).await }
+        match compiled.explain.transport.as_slice() {
+            [] => Ok(()),
+            block => self.carry_methods(at, block.to_vec()).await,
+        }
     }
 
-    async fn carry_methods(&mut self, at: Side, named: Vec<(u32, MethodSpec)>) -> Result<()> {
-        let wanted = named.clone();
-        let carried = ask(&self.engine, |reply| Command::Carry(engine_side(at), wanted, reply)).await?;
+    async fn carry_methods(&mut self, at: Side, block: Vec<MethodTransport>) -> Result<()> {
+        let named = block.iter().map(|method| (method.id, method.spec)).collect();
+        let carried = ask(&self.engine, |reply| Command::Carry(engine_side(at), named, reply)).await?;
         carried.map_err(refused)?;
-        self.carried[slot(at)] = named;
+        self.carried[slot(at)] = block;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::config::Side;
 use super::{Daemon, ask};
-use crate::admin::{AppView, DaemonView, EngineView, PolicyView, RouteView, SessionView};
+use crate::admin::{AppView, DaemonView, EngineView, PolicyView, RouteView, SessionView, TransportView};
 use anyhow::Result;
 use tollfree_engine::Command;
 
@@ -55,6 +55,15 @@ impl Daemon {
                 .map(|route| RouteView { service: route.service.clone(), peer: route.peer.to_string() })
                 .collect(),
             policies: [Side::Server, Side::Client].into_iter().filter_map(policy).collect(),
+            transport: [Side::Server, Side::Client]
+                .into_iter()
+                .flat_map(|at| policies.carried(at).iter().map(move |method| (at, method)))
+                .map(|(at, method)| TransportView {
+                    at,
+                    method: method.method.clone(),
+                    carried: method.spec.to_string(),
+                })
+                .collect(),
             apps: apps
                 .into_iter()
                 .map(|app| AppView {
