@@ -98,6 +98,7 @@ pub struct Compiled {
     pub shared: Vec<usize>,
     /// Where each of the tables is.
     pub homes: Vec<Home>,
+    listing: Option<ebpf::Listing>,
     /// What a daemon must have for the policy to mean what it says.
     pub needs: Needs,
 }
@@ -143,10 +144,12 @@ fn compile_with(
     };
     let both = homes.iter().enumerate().filter(|(_, home)| **home == Home::Both);
     let shared: Vec<usize> = both.map(|(at, _)| at).collect();
+    let (object, listing) = emitted.map(|emitted| (emitted.object, emitted.listing)).unzip();
     Ok(Compiled {
         side: policy.side,
         tables: policy.tables.clone(),
-        object: emitted.map(|emitted| emitted.object),
+        object,
+        listing,
         program: Program::new(&policy, &groups, in_xdp, &shared),
         explain,
         instructions,
@@ -156,6 +159,15 @@ fn compile_with(
         homes,
         needs: needs::of(&policy),
     })
+}
+
+/// The object's programs as readable assembly, with the elements and lines of the policy that the instructions come from.
+/// Without an object, one line says so.
+pub fn emit_asm(compiled: &Compiled) -> String {
+    match &compiled.listing {
+        Some(listing) => listing.print(),
+        None => "; nothing of this policy runs in XDP\n".to_owned(),
+    }
 }
 
 /// The sides that a policy has chains for: none where it has mistakes that keep it from being read.

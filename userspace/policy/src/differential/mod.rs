@@ -10,7 +10,7 @@ use crate::{
     CallView, Compiled, Options, PeerView, Source, Start, State, TableSpec, Tracked, Verdict, compile,
 };
 use calls::{Call, schema};
-use generate::Random;
+pub(crate) use generate::Random;
 use tollfree_wire::maps::LayoutKey;
 
 /// What a back end made of a call, and of the tables and the session.

@@ -1,5 +1,7 @@
 //! A small assembler for eBPF: instructions with labels, and the places where maps are named.
 
+mod disassembly;
+
 use crate::diagnostics::Span;
 
 /// A register.
@@ -108,6 +110,16 @@ const JA: u8 = CLASS_JMP;
 const CALL: u8 = CLASS_JMP | 0x80;
 const EXIT: u8 = CLASS_JMP | 0x90;
 const LD_IMM64: u8 = CLASS_LD | 0x18;
+
+/// An instruction as text, and how many words of eight bytes it has. `map` is the name of the map that it loads.
+pub(super) fn disassemble(
+    at: usize,
+    word: &[u8; 8],
+    next: Option<&[u8; 8]>,
+    map: Option<&str>,
+) -> (String, usize) {
+    disassembly::instruction(at, word, next, map)
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Insn {

@@ -2,7 +2,7 @@
 //! policy it comes from, which `bpftool prog dump xlated` shows.
 
 use super::asm::Code;
-use super::elf::{Map, PROGRAM, SECTION};
+use super::elf::{Map, SECTION, program_name};
 
 /// Members of a map's definition.
 pub(super) const MEMBERS: usize = 5;
@@ -67,15 +67,19 @@ impl Builder {
     }
 }
 
-pub(super) fn encode(code: &Code, maps: &[Map], source: &Lines<'_>) -> Btf {
+pub(super) fn encode(parts: &[&Code], maps: &[Map], source: &Lines<'_>) -> Btf {
     let mut builder = Builder::default();
     builder.string("");
     let name = builder.string("int");
     let signed_32_bits = 1 << 24 | 32;
     let integer = builder.add(name, KIND_INT, 0, 4, &[signed_32_bits]);
     let prototype = builder.add(0, KIND_FUNC_PROTO, 0, integer, &[]);
-    let name = builder.string(PROGRAM);
-    let function = builder.add(name, KIND_FUNC, GLOBAL, prototype, &[]);
+    let functions: Vec<u32> = (0..parts.len())
+        .map(|part| {
+            let name = builder.string(&program_name(part));
+            builder.add(name, KIND_FUNC, GLOBAL, prototype, &[])
+        })
+        .collect();
 
     let members =
         ["type", "key_size", "value_size", "max_entries", "map_flags"].map(|name| builder.string(name));
@@ -99,7 +103,7 @@ pub(super) fn encode(code: &Code, maps: &[Map], source: &Lines<'_>) -> Btf {
         let name = builder.string(".maps");
         builder.add(name, KIND_DATASEC, maps.len() as u32, maps.len() as u32 * size, &entries);
     }
-    let lines = line_info(&mut builder, code, source, function);
+    let lines = line_info(&mut builder, parts, source, &functions);
 
     let Builder { types, strings, .. } = builder;
     let mut bytes = Vec::new();
@@ -113,32 +117,40 @@ pub(super) fn encode(code: &Code, maps: &[Map], source: &Lines<'_>) -> Btf {
     Btf { types: bytes, lines }
 }
 
-fn line_info(builder: &mut Builder, code: &Code, source: &Lines<'_>, function: u32) -> Vec<u8> {
+fn line_info(builder: &mut Builder, parts: &[&Code], source: &Lines<'_>, functions: &[u32]) -> Vec<u8> {
     let section = builder.string(SECTION);
     let file = builder.string(source.name);
     let mut records: Vec<[u32; 4]> = Vec::new();
     let mut known: Vec<(usize, u32)> = Vec::new();
-    // The kernel wants a line for the first instruction.
-    let first = (0, 0..0);
-    let lines = code.lines.first().is_none_or(|(at, _)| *at > 0).then_some(&first);
-    for (at, span) in lines.into_iter().chain(&code.lines) {
-        let before = source.text.get(..span.start).unwrap_or_default();
-        let line = before.matches('\n').count();
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        let text = match known.iter().find(|(known, _)| *known == line) {
-            Some((_, text)) => *text,
-            None => {
-                let text = source.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
-                let text = builder.string(text.trim());
-                known.push((line, text));
-                text
-            }
-        };
-        let column = (before.len() - start + 1).min(COLUMN_MAX);
-        let place = (line + 1).min(LINE_MAX) << 10 | column;
-        records.push([*at as u32 * 8, file, text, place as u32]);
+    let mut function_records: Vec<[u32; 2]> = Vec::new();
+    let mut start = 0;
+    for (code, function) in parts.iter().zip(functions) {
+        function_records.push([start, *function]);
+        // The kernel wants a line for the first instruction.
+        let first = (0, 0..0);
+        let lines = code.lines.first().is_none_or(|(at, _)| *at > 0).then_some(&first);
+        for (at, span) in lines.into_iter().chain(&code.lines) {
+            let before = source.text.get(..span.start).unwrap_or_default();
+            let line = before.matches('\n').count();
+            let head = before.rfind('\n').map_or(0, |at| at + 1);
+            let text = match known.iter().find(|(known, _)| *known == line) {
+                Some((_, text)) => *text,
+                None => {
+                    let rest = source.text.get(head..);
+                    let text = rest.and_then(|rest| rest.lines().next()).unwrap_or_default();
+                    let text = builder.string(text.trim());
+                    known.push((line, text));
+                    text
+                }
+            };
+            let column = (before.len() - head + 1).min(COLUMN_MAX);
+            let place = (line + 1).min(LINE_MAX) << 10 | column;
+            records.push([start + *at as u32 * 8, file, text, place as u32]);
+        }
+        start += code.bytes.len() as u32;
     }
-    let functions: Vec<u32> = vec![8, section, 1, 0, function];
+    let mut functions: Vec<u32> = vec![8, section, function_records.len() as u32];
+    functions.extend(function_records.iter().flatten());
     let mut lines: Vec<u32> = vec![16, section, records.len() as u32];
     lines.extend(records.iter().flatten());
     let (functions_len, lines_len) = (functions.len() as u32 * 4, lines.len() as u32 * 4);

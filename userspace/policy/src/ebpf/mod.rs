@@ -10,6 +10,7 @@ mod asm;
 mod btf;
 mod decided;
 mod elf;
+mod listing;
 mod matching;
 mod operand;
 mod packet;
@@ -24,6 +25,7 @@ mod tests;
 mod text;
 
 pub(crate) use decided::Runs;
+pub(crate) use listing::Listing;
 
 use crate::ir::{Group, Policy};
 use crate::table::{KeyType, TableKind, TableSpec};
@@ -52,6 +54,7 @@ pub(crate) struct Emitted {
     pub instructions: usize,
     /// Per element of the chain, over all groups of methods.
     pub per_element: Vec<usize>,
+    pub listing: Listing,
 }
 
 /// Why a policy cannot be emitted as it was placed.
@@ -92,14 +95,18 @@ pub(crate) fn emit(
     clock: Clock,
     source: &crate::Source<'_>,
 ) -> Result<Emitted, TooMuch> {
-    let program::Emission { code, shared, scratch, per_element, marks: _ } =
+    let program::Emission { parts, shared, scratch, per_element } =
         program::program(policy, groups, count, runs, clock)?;
     let tables = policy.tables.iter().map(table);
-    let maps: Vec<Map> = tables.chain(shared.into_iter().map(|map| definition(map, scratch))).collect();
+    let others = shared.into_iter().map(|map| definition(map, scratch, parts.len()));
+    let maps: Vec<Map> = tables.chain(others).collect();
     let lines = btf::Lines { name: source.name, text: source.text };
-    let object = elf::write(&code, &maps, &lines)
+    let codes: Vec<&asm::Code> = parts.iter().map(|part| &part.code).collect();
+    let object = elf::write(&codes, &maps, &lines)
         .ok_or_else(|| TooMuch::Program("its object file cannot be written".into()))?;
-    Ok(Emitted { object, instructions: code.bytes.len() / 8, per_element })
+    let instructions = codes.iter().map(|code| code.bytes.len() / 8).sum();
+    let listing = Listing::new(parts, maps.into_iter().map(|map| map.name).collect(), policy, source);
+    Ok(Emitted { object, instructions, per_element, listing })
 }
 
 /// Whether a table can be a map, and else why not, in words that go on from its name.
@@ -139,6 +146,8 @@ enum Shared {
     Peers,
     /// With bytes of an entry; the policy's own.
     Decisions(usize),
+    /// The policy's own, with a place per part.
+    Parts,
     /// The policy's own.
     Generation,
     /// The policy's own.
@@ -146,7 +155,7 @@ enum Shared {
 }
 
 /// The definitions must be those of the root program's object: the maps are the same ones.
-fn definition(shared: Shared, scratch: u32) -> Map {
+fn definition(shared: Shared, scratch: u32, parts: usize) -> Map {
     let index = size_of::<u32>();
     let slots = session::SESSION_SLOTS;
     let (name, kind, key, value, max_entries) = match shared {
@@ -163,6 +172,7 @@ fn definition(shared: Shared, scratch: u32) -> Map {
         Shared::Answer => (maps::ANSWER, MAP_PERCPU_ARRAY, index, size_of::<maps::Answer>(), 1),
         Shared::Peers => (maps::PEERS, MAP_ARRAY, index, size_of::<maps::PeerEntry>(), slots),
         Shared::Decisions(size) => (maps::DECISIONS, MAP_ARRAY, index, size, slots),
+        Shared::Parts => (PARTS, MAP_PROG_ARRAY, index, index, parts as u32),
         Shared::Generation => (maps::GENERATION, MAP_ARRAY, index, size_of::<u64>(), 1),
         Shared::Scratch => (maps::SCRATCH, MAP_PERCPU_ARRAY, index, scratch as usize, 1),
     };

@@ -11,6 +11,7 @@ use super::scratch::{self, CONTEXT, INDEX, Slots};
 use super::{Refused, Shared, TooMuch};
 use crate::ir::{Body, FieldAt, FieldRef, Group, Operand, Policy};
 use crate::table::TableSpec;
+use std::collections::BTreeSet;
 use std::mem::offset_of;
 use tollfree_wire::header::HEADER_LEN;
 use tollfree_wire::maps::{CallContext, LayoutKey, Stage};
@@ -18,21 +19,49 @@ use tollfree_wire::{Code as Status, Header, Reason};
 
 /// The verifier needs a bound on where the base header starts; 66 is the most.
 const HEADER_OFFSET_MASK: i32 = 0x7f;
-/// Instructions of one element, over all groups of methods, and of a whole program. Jumps reach 32,767 instructions;
-/// the verifier looks at a million in all ways together, and at most at 8,192 branches that are open at a time.
+/// Instructions of one element, for one group of methods: jumps reach 32,767 of them, and the verifier looks at no more
+/// than 8,192 branches that are open at a time.
 const ELEMENT_MAX: usize = 8_000;
-pub(super) const PROGRAM_MAX: usize = 24_000;
+/// Where a part of the program is long enough, and the next element begins another.
+const PART_FULL: usize = 8_000;
+/// The verifier looks at a million instructions, in all ways together. A way on which a field is absent differs from one
+/// on which it is there, in how much of the packet is known to exist: so there are as many ways through an element as it
+/// reads fields, and one more.
+const WEIGHT_MAX: usize = 400_000;
+/// From so many fields on, what is known of the packet is forgotten before each element.
+const FIELDS_FORGOTTEN: usize = 8;
+/// The kernel follows 33 tail calls; the root program and the last stage take some.
+const PARTS_IN_A_ROW: usize = 24;
+/// The most parts of a policy.
+const PARTS_MAX: usize = 512;
 
 pub(super) struct Emission {
-    pub code: Code,
+    /// The first is the one to start with.
+    pub parts: Vec<Part>,
     /// In the order of their indices, which follow those of the policy's tables.
     pub shared: Vec<Shared>,
     /// Bytes of the policy's own memory.
     pub scratch: u32,
     /// Per element, over all groups.
     pub per_element: Vec<usize>,
+}
+
+pub(super) struct Part {
+    pub code: Code,
     /// From which instruction on it is which element's code, in which group.
     pub marks: Vec<Mark>,
+}
+
+/// A group's chain from an element on: what another part has left to do.
+#[derive(Clone, Copy)]
+struct Rest {
+    group: usize,
+    ordinal: usize,
+    element: usize,
+    /// The run of decided elements that was looked at last.
+    run: Option<usize>,
+    /// How many parts have come before it.
+    depth: usize,
 }
 
 /// What the instructions from here on do.
@@ -63,6 +92,12 @@ pub(super) struct Emitter<'a> {
     pub exits: Exits,
     pub clock: super::Clock,
     shared: Vec<Shared>,
+    marks: Vec<Mark>,
+    per_element: Vec<usize>,
+    /// What is left to other parts, in the order of their places behind the first.
+    rests: Vec<Rest>,
+    /// The ways through the part at hand: see [`WEIGHT_MAX`].
+    weight: usize,
 }
 
 /// The ends of the program.
@@ -105,16 +140,7 @@ pub(super) fn program(
         return Err(TooMuch::Program("the schema has no methods".into()));
     };
     let mut asm = Assembler::default();
-    let exits = Exits {
-        deliver: asm.label(),
-        deliver_rest: asm.label(),
-        reject: asm.label(),
-        drop: asm.label(),
-        answer: asm.label(),
-        undecided: asm.label(),
-        unknown_layout: asm.label(),
-        abort: asm.label(),
-    };
+    let exits = Exits::new(&mut asm);
     let mut emitter = Emitter {
         asm,
         policy,
@@ -126,32 +152,50 @@ pub(super) fn program(
         exits,
         clock,
         shared: Vec::new(),
+        marks: Vec::new(),
+        per_element: vec![0; policy.elements.len()],
+        rests: Vec::new(),
+        weight: 0,
     };
-    let mut marks = vec![Mark { at: 0, what: What::Entry }];
     emitter.entry();
     let starts: Vec<Label> = groups.iter().map(|_| emitter.asm.label()).collect();
     emitter.dispatch(groups, &starts);
-    let mut per_element = vec![0; policy.elements.len()];
     let mut ordinal = 0;
     for (at, (group, start)) in groups.iter().zip(&starts).enumerate() {
         emitter.asm.bind(*start);
-        marks.push(Mark { at: emitter.asm.len(), what: What::Group(at) });
-        emitter.group = group;
-        emitter.single = (group.methods.len() == 1).then_some(ordinal);
+        let rest = Rest { group: at, ordinal, element: 0, run: None, depth: 0 };
         ordinal += group.methods.len();
-        emitter.chain(count, &mut per_element, &mut marks)?;
+        if emitter.is_full() {
+            emitter.go_on(rest)?;
+        } else {
+            emitter.chain(group, rest, count)?;
+        }
     }
-    marks.push(Mark { at: emitter.asm.len(), what: What::Ends });
-    emitter.ends();
-    if emitter.asm.len() > PROGRAM_MAX {
-        // The longest is what is in the way of all others.
-        let longest = (0..count).max_by_key(|at| per_element[*at]).unwrap_or(0);
-        let why = format!("the program would be {} instructions long", emitter.asm.len());
-        return Err(TooMuch::Element(longest, why));
+    let mut parts = vec![emitter.part()?];
+    while let Some(rest) = emitter.rests.get(parts.len() - 1).copied() {
+        emitter.entry();
+        if let Some(group) = groups.get(rest.group) {
+            emitter.chain(group, rest, count)?;
+        }
+        parts.push(emitter.part()?);
     }
-    let Emitter { asm, shared, slots, .. } = emitter;
-    let code = asm.finish().map_err(|_| TooMuch::Program("the program is longer than jumps reach".into()))?;
-    Ok(Emission { code, shared, scratch: slots.size(), per_element, marks })
+    let Emitter { shared, slots, per_element, .. } = emitter;
+    Ok(Emission { parts, shared, scratch: slots.size(), per_element })
+}
+
+impl Exits {
+    fn new(asm: &mut Assembler) -> Exits {
+        Exits {
+            deliver: asm.label(),
+            deliver_rest: asm.label(),
+            reject: asm.label(),
+            drop: asm.label(),
+            answer: asm.label(),
+            undecided: asm.label(),
+            unknown_layout: asm.label(),
+            abort: asm.label(),
+        }
+    }
 }
 
 /// An offset within a struct or a packet, which are all small.
@@ -160,7 +204,45 @@ pub(super) fn small(offset: usize) -> i16 {
     i16::try_from(offset).unwrap_or(i16::MAX)
 }
 
-impl Emitter<'_> {
+impl<'a> Emitter<'a> {
+    fn is_full(&self) -> bool {
+        self.asm.len() > PART_FULL || self.weight > WEIGHT_MAX
+    }
+
+    /// Ends the part at hand and begins the next.
+    fn part(&mut self) -> Result<Part, TooMuch> {
+        self.mark(What::Ends);
+        self.ends();
+        let mut asm = Assembler::default();
+        self.exits = Exits::new(&mut asm);
+        self.weight = 0;
+        let code = std::mem::replace(&mut self.asm, asm).finish().map_err(|_| {
+            TooMuch::Program("the schema has more methods than one XDP program can tell apart".into())
+        })?;
+        Ok(Part { code, marks: std::mem::take(&mut self.marks) })
+    }
+
+    fn mark(&mut self, what: What) {
+        self.marks.push(Mark { at: self.asm.len(), what });
+    }
+
+    /// Leaves the rest to another part.
+    fn go_on(&mut self, rest: Rest) -> Result<(), TooMuch> {
+        let depth = rest.depth + 1;
+        if depth > PARTS_IN_A_ROW || self.rests.len() >= PARTS_MAX {
+            let why = "comes after more than fits into the programs that XDP can run one after the other";
+            return Err(TooMuch::Element(rest.element, why.into()));
+        }
+        self.rests.push(Rest { depth, ..rest });
+        self.asm.mov_reg(R1, R6);
+        self.shared(R2, Shared::Parts);
+        self.asm.mov(R3, self.rests.len() as i32);
+        self.asm.call(Helper::TailCall);
+        // Every part is in its place before the first can run.
+        self.asm.jump(self.exits.abort);
+        Ok(())
+    }
+
     pub(super) fn shared(&mut self, dst: Reg, map: Shared) {
         let at = self.shared.iter().position(|known| *known == map).unwrap_or_else(|| {
             self.shared.push(map);
@@ -185,16 +267,22 @@ impl Emitter<'_> {
     }
 
     fn entry(&mut self) {
-        let abort = self.exits.abort;
+        self.mark(What::Entry);
         self.asm.mov_reg(R6, R1);
         self.shared_entry(Shared::Scratch, 0);
         self.asm.mov_reg(R9, R0);
         self.shared_entry(Shared::Call, 0);
         self.asm.store(Size::Dw, FP, CONTEXT, R0);
+        self.find_header(R0);
+    }
+
+    /// Finds the base header anew, with the context at `context`: nothing more than that is known of the packet then.
+    fn find_header(&mut self, context: Reg) {
+        let abort = self.exits.abort;
         // struct xdp_md: data, data_end.
         self.asm.load(Size::W, R7, R6, 0);
         self.asm.load(Size::W, R8, R6, 4);
-        self.asm.load(Size::W, R1, R0, small(offset_of!(CallContext, header_offset)));
+        self.asm.load(Size::W, R1, context, small(offset_of!(CallContext, header_offset)));
         self.asm.alu(Alu::And, R1, HEADER_OFFSET_MASK);
         self.asm.alu_reg(Alu::Add, R7, R1);
         self.asm.mov_reg(R1, R7);
@@ -240,18 +328,24 @@ impl Emitter<'_> {
         self.asm.jump(self.exits.unknown_layout);
     }
 
-    fn chain(
-        &mut self,
-        count: usize,
-        per_element: &mut [usize],
-        marks: &mut Vec<Mark>,
-    ) -> Result<(), TooMuch> {
+    fn chain(&mut self, group: &'a Group, rest: Rest, count: usize) -> Result<(), TooMuch> {
         let policy = self.policy;
+        self.mark(What::Group(rest.group));
+        self.group = group;
+        self.single = (group.methods.len() == 1).then_some(rest.ordinal);
         self.prepared = Prepared::default();
-        let mut run = None;
-        for (at, element) in policy.elements.iter().enumerate().take(count) {
-            if !self.group.covered.get(at).copied().unwrap_or(false) {
+        let Rest { mut run, .. } = rest;
+        let ends: BTreeSet<u16> = group.fields.iter().flatten().map(|field| field.end).collect();
+        for (at, element) in policy.elements.iter().enumerate().take(count).skip(rest.element) {
+            if !group.covered.get(at).copied().unwrap_or(false) {
                 continue;
+            }
+            if self.is_full() {
+                return self.go_on(Rest { element: at, run, ..rest });
+            }
+            if ends.len() > FIELDS_FORGOTTEN {
+                self.context(R2);
+                self.find_header(R2);
             }
             let before = self.asm.len();
             let ways = Ways { send: self.asm.label(), audit: element.audit.then(|| self.asm.label()) };
@@ -261,12 +355,12 @@ impl Emitter<'_> {
                 Some(known) if run == Some(known) => continue,
                 Some(known) => {
                     run = Some(known);
-                    marks.push(Mark { at: before, what: What::Element(at) });
+                    self.mark(What::Element(at));
                     self.asm.line(&element.span);
                     self.decided(known, ways.send);
                 }
                 None => {
-                    marks.push(Mark { at: before, what: What::Element(at) });
+                    self.mark(What::Element(at));
                     self.element(element.request.as_ref(), &element.span, ways).map_err(refused)?;
                 }
             }
@@ -275,20 +369,26 @@ impl Emitter<'_> {
                 self.audited();
             }
             self.asm.bind(ways.send);
-            per_element[at] += self.asm.len() - before;
-            if per_element[at] > ELEMENT_MAX {
-                let why = format!(
-                    "takes {} instructions and more, at most {ELEMENT_MAX} are possible",
-                    per_element[at]
-                );
+            let length = self.asm.len() - before;
+            self.per_element[at] += length;
+            if length > ELEMENT_MAX {
+                let why =
+                    format!("takes {length} instructions for one method, and XDP can take {ELEMENT_MAX}");
                 return Err(TooMuch::Element(at, why));
             }
+            let own = length * (1 + ends.len());
+            if own > WEIGHT_MAX {
+                let why =
+                    format!("has more ways through its {length} instructions than the verifier follows");
+                return Err(TooMuch::Element(at, why));
+            }
+            self.weight += own;
         }
         // A response handler is the engine's too, wherever its element's request handler runs.
         let rest = policy
             .elements
             .iter()
-            .zip(&self.group.covered)
+            .zip(&group.covered)
             .enumerate()
             .any(|(at, (element, covered))| *covered && (at >= count || element.response.is_some()));
         self.asm.jump(if rest { self.exits.deliver_rest } else { self.exits.deliver });

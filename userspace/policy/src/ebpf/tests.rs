@@ -3,6 +3,8 @@
 mod arithmetic;
 mod calls;
 mod decided;
+mod large;
+mod placement;
 mod tables;
 
 use super::Clock;
