@@ -151,14 +151,15 @@ impl<'a> Sink<'a> {
         self.count
     }
 
-    /// The mistakes, if there are any: each place and message once, in the order of the source.
+    /// The mistakes, if there are any, in the order of the source. What is reported of a place after something else is
+    /// mostly a consequence of that.
     pub(crate) fn finish(self) -> Result<(), Diagnostics> {
         let Sink { name, text, mut list, count: _ } = self;
         if list.is_empty() {
             return Ok(());
         }
-        list.sort_by_key(|diagnostic| diagnostic.span.start);
-        list.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        list.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
+        list.dedup_by(|a, b| a.span == b.span);
         list.truncate(REPORTED_MAX);
         for diagnostic in &mut list {
             let before = &text[..diagnostic.span.start];

@@ -144,6 +144,7 @@ impl Writer<'_, '_> {
         let (mut width, mut open) = (0, 0usize);
         for (at, token) in tokens.iter().enumerate() {
             match token.kind {
+                _ if width > WIDTH => break,
                 Kind::Symbol(Symbol::Comma | Symbol::Close) if open == 0 => break,
                 Kind::Symbol(Symbol::Open) => open += 1,
                 Kind::Symbol(Symbol::Close) => open -= 1,

@@ -187,9 +187,8 @@ pub fn sides(source: &Source<'_>) -> Vec<Side> {
 pub fn format(source: &Source<'_>) -> Result<String, Diagnostics> {
     let mut sink = diagnostics::Sink::new(source.name, source.text);
     let lexed = lex::lex(source.text, &mut sink);
-    let text = format::format(source.text, &lexed);
-    parse::parse_lexed(source.text, lexed, &mut sink);
-    sink.finish().map(|()| text)
+    parse::parse_lexed(source.text, &lexed.tokens, &mut sink);
+    sink.finish().map(|()| format::format(source.text, &lexed))
 }
 
 /// What the compiler understood: the policy's typed form as text, one line per statement.

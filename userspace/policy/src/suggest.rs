@@ -1,7 +1,7 @@
 //! "Did you mean …?"
 
 /// Names that one is compared with; a text can have very many.
-const COMPARED_MAX: usize = 1000;
+const COMPARED_MAX: usize = 256;
 
 /// The known name closest to what was written, if any is close enough to be a slip.
 pub(crate) fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -1,7 +1,7 @@
 //! What a mistake gets: every policy in `golden/` against the report beside it. `TOLLFREE_BLESS=1` writes the reports.
 
 use std::path::{Path, PathBuf};
-use tollfree_policy::{Options, Source, compile};
+use tollfree_policy::{Options, Source, compile, emit_ir, sides};
 use tollfree_schema::{BodyField, FieldKind, Layout, Manifest, Member, Method, Service, method_id};
 
 fn schema() -> Manifest {
@@ -27,16 +27,28 @@ fn schema() -> Manifest {
     let user = ("user", FieldKind::String { max_len: 31 });
     let level = ("level", FieldKind::U32);
     let role = ("role", FieldKind::Enum { values: vec![("GUEST".into(), 0), ("ADMIN".into(), 1)] });
+    let far = ("far", FieldKind::I64);
+    let blob = ("blob", FieldKind::Bytes { max_len: 32 });
     let hash = layout("demo.HashRequest", &[user.clone(), level], &["line"]);
-    let get = layout("kv.GetRequest", &[user, role, ("load", FieldKind::F32)], &[]);
-    let clash = layout("kv.SetRequest", &[("level", FieldKind::I64)], &[]);
+    let get = layout("kv.GetRequest", &[user.clone(), role, ("load", FieldKind::F32), far], &[]);
+    let clash = layout("kv.SetRequest", &[("far", FieldKind::U32), blob.clone()], &[]);
     let digest = layout("demo.HashReply", &[("digest", FieldKind::Fixed { len: 32 })], &[]);
-    let methods = vec![
-        method("/demo.Hash/Sha256", hash, digest),
-        method("/kv.Store/Get", get, Layout::default()),
-        method("/kv.Store/Set", clash, Layout::default()),
-    ];
-    Manifest { services: vec![Service { name: "all".into(), methods }] }
+    let value = layout("kv.Value", &[blob, ("hit", FieldKind::Bool)], &["rest"]);
+    let cached = layout("kv.CacheRequest", &[user], &[]);
+    let service = |name: &str, methods| Service { name: name.into(), methods };
+    Manifest {
+        services: vec![
+            service("demo.Hash", vec![method("/demo.Hash/Sha256", hash, digest)]),
+            service(
+                "kv.Store",
+                vec![
+                    method("/kv.Store/Get", get, Layout::default()),
+                    method("/kv.Store/Set", clash, Layout::default()),
+                ],
+            ),
+            service("kv.Cache", vec![method("/kv.Cache/Get", cached, value)]),
+        ],
+    }
 }
 
 fn golden() -> Vec<PathBuf> {
@@ -48,6 +60,13 @@ fn golden() -> Vec<PathBuf> {
     files
 }
 
+/// What a policy without mistakes comes to, on both sides.
+fn emitted(source: &Source<'_>) -> String {
+    let sides = sides(source).into_iter();
+    let emit = |side| emit_ir(source, &schema(), Options { side: Some(side), ..Options::default() }).unwrap();
+    sides.map(emit).collect()
+}
+
 #[test]
 fn every_mistake_is_explained() {
     let mut failures = Vec::new();
@@ -56,7 +75,7 @@ fn every_mistake_is_explained() {
         let text = std::fs::read_to_string(&path).unwrap();
         let source = Source { name, text: &text };
         let report = match compile(&source, &schema(), Options::default()) {
-            Ok(_) => format!("{name} compiles"),
+            Ok(_) => emitted(&source),
             Err(diagnostics) => {
                 let json = diagnostics.to_json();
                 assert_eq!(json.as_array().map(Vec::len), Some(diagnostics.list().len()));

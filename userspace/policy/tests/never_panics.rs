@@ -1,10 +1,11 @@
 //! Whatever the text, the compiler answers: with a policy or with a report that can be shown.
 
 use proptest::prelude::*;
-use tollfree_policy::{Options, Source, compile};
+use tollfree_policy::{Options, Side, Source, compile, emit_ir, format, sides};
 use tollfree_schema::{FieldKind, Layout, Manifest, Member, Method, Service, method_id};
 
-const POLICIES: [&str; 5] = [
+const POLICIES: [&str; 6] = [
+    include_str!("golden/clean.policy"),
     include_str!("../../../policies/paper/firewall.policy"),
     include_str!("../../../policies/paper/transport.policy"),
     include_str!("../../../policies/firewall.policy"),
@@ -15,7 +16,7 @@ const POLICIES: [&str; 5] = [
      NONE => delete(seen, 7)\n    reject(ABORTED)\n",
 ];
 
-const TOKENS: [&str; 44] = [
+const TOKENS: [&str; 108] = [
     "a",
     "b",
     "user",
@@ -60,6 +61,70 @@ const TOKENS: [&str; 44] = [
     " ",
     "session_tracker",
     "#",
+    "for",
+    "on",
+    "audit",
+    "client",
+    "kv.Store",
+    "/",
+    "GET",
+    "*",
+    ".",
+    "..",
+    "==",
+    "!=",
+    "<",
+    "<=",
+    "+",
+    "%",
+    "not",
+    "and",
+    "or",
+    "if",
+    "true",
+    "1.5",
+    "10%",
+    "5ms",
+    "100/s",
+    "4KiB",
+    "add",
+    "take",
+    "chance",
+    "random",
+    "hash",
+    "starts_with",
+    "as_u64",
+    "as_i64",
+    "float",
+    "backends",
+    "ask",
+    "encrypt",
+    "decrypt",
+    "log",
+    "delay",
+    "timeout",
+    "route",
+    "mirror",
+    "eject",
+    "retry",
+    "answer",
+    "pass",
+    "counter",
+    "bucket",
+    "evict",
+    "lru",
+    "method",
+    "service",
+    "status",
+    "latency",
+    "now",
+    "size",
+    "deadline",
+    "peer",
+    "'address'",
+    "'10.0.0.0/8'",
+    "'a*'",
+    "(((",
 ];
 
 fn schema() -> Manifest {
@@ -75,10 +140,21 @@ fn schema() -> Manifest {
 }
 
 fn answers(text: &str) {
-    if let Err(diagnostics) = compile(&Source { name: "p", text }, &schema(), Options::default()) {
-        assert!(!diagnostics.list().is_empty());
-        assert!(!diagnostics.render(true).is_empty());
-        assert!(diagnostics.to_json().is_array());
+    let source = Source { name: "p", text };
+    for side in [None, Some(Side::Server), Some(Side::Client)] {
+        let options = Options { side, interface: Some("eth0"), ..Options::default() };
+        if let Err(diagnostics) = emit_ir(&source, &schema(), options) {
+            assert!(!diagnostics.list().is_empty() && diagnostics.list().len() <= 20);
+            assert!(!diagnostics.render(true).is_empty());
+            assert!(diagnostics.to_json().is_array());
+            continue;
+        }
+        let compiled = compile(&source, &schema(), options).expect("what is understood compiles");
+        assert_eq!(side.unwrap_or(compiled.side), compiled.side);
+    }
+    if let Ok(text) = format(&source) {
+        assert_eq!(format(&Source { name: "p", text: &text }).as_deref().ok(), Some(text.as_str()));
+        assert!(sides(&source).len() <= 2);
     }
 }
 
@@ -88,6 +164,21 @@ fn depth_has_a_limit() {
     let nested: String = (1..2000).map(|depth| format!("{}match x:\n", " ".repeat(depth))).collect();
     answers(&format!("a()\na():\n{nested}"));
     answers(&format!("a(){}", " -> a()".repeat(20_000)));
+    for (before, again, after) in [
+        ("(", "(", ""),
+        ("not ", "not ", "true"),
+        ("- ", "- ", "x"),
+        ("1", " + 1", ""),
+        ("x", " and x", ""),
+        ("f(x", ", f(x", ""),
+        ("(1", " + (1", ""),
+    ] {
+        answers(&format!("a()\na():\n    x = {before}{}{after}\n    send(rpc)", again.repeat(50_000)));
+        answers(&format!(
+            "a()\na():\n    match 1:\n        _ if {before}{}{after} => pass",
+            again.repeat(5_000)
+        ));
+    }
 }
 
 proptest! {

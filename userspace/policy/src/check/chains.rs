@@ -24,30 +24,35 @@ pub(crate) struct Target<'a> {
     pub interface: Option<&'a str>,
 }
 
-/// The side that a chain guards.
-fn side_of(chain: &Chain, file: &File, target: Option<Side>) -> Side {
-    match &chain.side {
-        Some((side, _)) => *side,
-        // Where another chain says which side it is for, the one that does not is the server's.
-        None if file.chains.iter().any(|chain| chain.side.is_some()) => Side::Server,
-        None => target.unwrap_or_default(),
+/// The sides of chains that do not say which.
+fn unnamed_side(file: &File, target: Option<Side>) -> Side {
+    // Where another chain says which side it is for, the one that does not is the server's.
+    match file.chains.iter().any(|chain| chain.side.is_some()) {
+        true => Side::Server,
+        false => target.unwrap_or_default(),
     }
+}
+
+fn side_of(chain: &Chain, unnamed: Side) -> Side {
+    chain.side.as_ref().map_or(unnamed, |(side, _)| *side)
 }
 
 /// The sides that a file has chains for, the server's first.
 pub(crate) fn sides(file: &File) -> Vec<Side> {
-    let has = |side| file.chains.iter().any(|chain| side_of(chain, file, None) == side);
+    let unnamed = unnamed_side(file, None);
+    let has = |side| file.chains.iter().any(|chain| side_of(chain, unnamed) == side);
     [Side::Server, Side::Client].into_iter().filter(|side| has(*side)).collect()
 }
 
 impl Checker<'_, '_, '_> {
     /// The elements of the chains for the target, in their order, and the side.
-    pub(super) fn chains<'f>(&mut self, file: &'f File, target: Target<'_>) -> (Side, Vec<ir::Element>) {
+    pub(super) fn chains(&mut self, file: &File, target: Target<'_>) -> (Side, Vec<ir::Element>) {
         self.without_chain(file);
         let side = target.side.unwrap_or_else(|| match sides(file).as_slice() {
             [only] => *only,
             _ => Side::Server,
         });
+        let unnamed = unnamed_side(file, target.side);
         let uses: usize = file.chains.iter().map(|chain| chain.calls.len()).sum();
         let calls = file.chains.iter().flat_map(|chain| &chain.calls);
         if let Some(extra) = calls.clone().nth(USES_MAX) {
@@ -60,7 +65,7 @@ impl Checker<'_, '_, '_> {
         let mut elements = Vec::new();
         let mut others = Vec::new();
         for (at, chain) in file.chains.iter().enumerate() {
-            let here = side_of(chain, file, target.side) == side;
+            let here = side_of(chain, unnamed) == side;
             let there = chain.interface.as_ref().zip(target.interface).filter(|(on, at)| on.text != *at);
             match (here, there) {
                 (true, None) => elements.extend(self.chain(at, chain, side, &defined)),
@@ -79,7 +84,7 @@ impl Checker<'_, '_, '_> {
         self.known_fields.clear();
         self.quiet = true;
         for (at, chain) in others {
-            let side = side_of(chain, file, target.side);
+            let side = side_of(chain, unnamed);
             self.chain(at, chain, side, &defined);
         }
         self.unused(file);

@@ -396,8 +396,8 @@ pub(super) struct Conflict {
     pub span: Span,
     pub message: String,
     pub other: Option<(Span, String)>,
-    /// The type of the first use, if it is the key that does not agree.
-    pub key: Option<Kind>,
+    /// The type of the first use, which keeps the rest going.
+    pub first: Option<Kind>,
 }
 
 /// The value types that follow from the uses, for the tables not in `types` yet. A table of which nothing is known but
@@ -419,8 +419,8 @@ pub(super) fn values(uses: &Uses, types: &mut HashMap<String, Kind>) -> Vec<Conf
                     types.insert(name.clone(), found);
                 }
                 Err(conflict) => {
+                    types.insert(name.clone(), conflict.first.clone().unwrap_or(Kind::Bool));
                     conflicts.push(conflict);
-                    types.insert(name.clone(), Kind::Bool);
                 }
             }
         }
@@ -463,13 +463,16 @@ fn value(table: &Use, types: &HashMap<String, Kind>, last: bool) -> Result<Optio
                 Kind::Enum(_) => "a field's enum cannot be kept in a table: it could be any number".into(),
                 other => format!("{other} cannot be kept in a table"),
             };
-            return Err(Conflict { span: span.clone(), message, other: None, key: None });
+            return Err(Conflict { span: span.clone(), message, other: None, first: None });
         }
         found = Some(match found {
             None => (this, span),
             Some((first, place)) => match joined(&first, &this) {
                 Some(both) => (both, place),
-                None => return Err(disagree(span, &this.to_string(), place, &first.to_string())),
+                None => {
+                    let conflict = disagree(span, &this.to_string(), place, &first.to_string());
+                    return Err(Conflict { first: Some(first), ..conflict });
+                }
             },
         });
     }
@@ -519,7 +522,7 @@ fn disagree(span: &Span, this: &str, place: &Span, first: &str) -> Conflict {
         span: span.clone(),
         message: format!("this table holds {first} elsewhere, but {this} here"),
         other: Some((place.clone(), format!("{first} here"))),
-        key: None,
+        first: None,
     }
 }
 
@@ -554,7 +557,7 @@ pub(super) fn key(uses: &[(Origin, Span)], types: &HashMap<String, Kind>) -> Res
                         span: span.clone(),
                         message: format!("this table is looked up by {first} elsewhere, but by {this} here"),
                         other: Some((place.clone(), format!("{first} here"))),
-                        key: Some(first),
+                        first: Some(first),
                     });
                 }
             },

@@ -123,13 +123,15 @@ impl Checker<'_, '_, '_> {
         }
         let key = self.text(key, "a key", &usage)?;
         let place = &field.span;
-        let (field, kind) = self.changed_field(field, &usage)?;
+        let name = self.text(field, "a field", &usage)?;
+        let (_, kind) = self.field(self.frame.message(), &name, place)?;
         if !matches!(kind, Kind::Bytes(_)) {
             self.sink
                 .error(place, format!("this field is {kind}"), "not bytes")
                 .help("what is encrypted is any bytes: give the field the type `bytes` in the schema");
             return None;
         }
+        let (field, _) = self.changed_field(field, &usage)?;
         let key = place_of(&mut self.uses.keys, &key);
         Some(self.keep(span, Op::Crypt { field, key, decrypt }, Kind::Bool, true))
     }
@@ -154,8 +156,8 @@ impl Checker<'_, '_, '_> {
                 (PeerValue::Named(at), Kind::Text(Length::Unbounded), true)
             }
             other => {
-                let help = did_you_mean(other, "what is known of a peer is", PEER)
-                    .map(|help| format!("{help}; and 'label.KEY', 'claim.KEY'"));
+                let known = PEER.into_iter().chain(["label.KEY", "claim.KEY"]);
+                let help = did_you_mean(other, "what is known of a peer is", known);
                 self.sink
                     .error(&what.span, format!("nothing of a peer is called '{other}'"), "not known")
                     .maybe_help(help);

@@ -102,7 +102,7 @@ fn table_uses(file: &File, methods: &Methods<'_>) -> Uses {
         file.elements.iter().map(|element| (element.name.text.as_str(), element)).collect();
     let mut walker = Walker::new(methods);
     let mut used = HashSet::new();
-    for (at, chain) in file.chains.iter().enumerate() {
+    for (at, chain) in file.chains.iter().enumerate().take(chains::USES_MAX) {
         let ids = chain.scope.iter().filter_map(|path| methods.scope(&path.text).ok()).flatten();
         let mut ids: Vec<u32> = ids.collect();
         ids.sort_unstable();

@@ -52,17 +52,21 @@ struct Draft {
 /// The types of all tables. A file with a `state:` block declares all of its tables there; without one, they are
 /// inferred.
 pub(super) fn resolve(file: &File, uses: &Uses, methods: &Methods<'_>, sink: &mut Sink<'_>) -> Vec<Table> {
+    let declared_count = file.state.as_ref().map_or(0, |state| state.tables.len());
+    let count = declared_count.max(uses.tables.len());
+    if count > TABLES_MAX {
+        let message = format!("a policy has at most {TABLES_MAX} tables; here are {count}");
+        let first = uses.tables.first().map_or(0..0, |(_, table)| table.first.clone());
+        let place = file.state.as_ref().map_or(first, |state| state.span.clone());
+        sink.error(&place, message, "too many");
+        return Vec::new();
+    }
     let drafts = match &file.state {
         Some(state) => declared(&state.tables, uses, sink),
         None => inferred(uses, sink),
     };
     for (name, table) in &uses.tables {
         check_name(name, &table.first, sink);
-    }
-    if drafts.len() > TABLES_MAX {
-        let message = format!("a policy has at most {TABLES_MAX} tables; here are {}", drafts.len());
-        let place = file.state.as_ref().map_or(0..0, |state| state.span.clone());
-        sink.error(&place, message, "too many");
     }
     drafts.into_iter().map(|draft| draft.finish(methods)).collect()
 }
@@ -164,7 +168,7 @@ fn key_from_use(name: &str, table: &Use, values: &HashMap<String, Kind>, sink: &
             // What is wrong with the key is reported where it stands. The type here only keeps the rest going.
             Ok(None) => Kind::U64,
             Err(conflict) => {
-                let kind = conflict.key.clone().unwrap_or(Kind::U64);
+                let kind = conflict.first.clone().unwrap_or(Kind::U64);
                 report(conflict, sink);
                 kind
             }
@@ -317,7 +321,7 @@ fn first_value(initial: &Expression, kind: &Kind, sink: &mut Sink<'_>) -> Option
 }
 
 fn report(conflict: Conflict, sink: &mut Sink<'_>) {
-    let Conflict { span, message, other, key: _ } = conflict;
+    let Conflict { span, message, other, first: _ } = conflict;
     let diagnostic = sink.error(&span, message, "does not agree");
     if let Some((span, text)) = other {
         diagnostic.related(&span, text);
@@ -362,10 +366,12 @@ fn value_kind(table: &ast::Table, sink: &mut Sink<'_>) -> Option<Declared> {
             return Some(Declared::Kind(kind));
         }
     }
+    let alone = table.value.len() == 1;
     for Type { name, size } in &table.value {
+        // One name alone is more likely a slip than an enum of one value.
+        let slip = alone && name.text.starts_with(|c: char| c.is_ascii_lowercase());
         let is_type = VALUE_TYPES.contains(&name.text.as_str()) || KEY_TYPES.contains(&name.text.as_str());
-        let foreign = ["u8", "u16", "i8", "i16", "int", "str", "String", "f32", "f64", "cidr"];
-        if is_type || foreign.contains(&name.text.as_str()) {
+        if is_type || slip || name.text == "cidr" {
             let help = match name.text.as_str() {
                 "string" | "bytes" | "fixed" => format!("say how many bytes: {}(32)", name.text),
                 _ => "values are bool, u32, u64, i32, i64, float, duration, bucket, string(n), bytes(n), fixed(n), \

@@ -26,6 +26,12 @@ impl Parser<'_, '_, '_> {
         let word = match self.peek() {
             Kind::Name(word) if ["at", "for", "on", "audit"].contains(&word.as_str()) => word.clone(),
             _ => {
+                if self.is_symbol(0, Symbol::Chain) {
+                    return Err(self.unexpected_with("the end of the line", "here", |diagnostic| {
+                        diagnostic
+                            .help("which side and methods a chain is for comes behind its last element");
+                    }));
+                }
                 let expected = "`->`, `at server`, `at client`, `for`, `on`, `audit` or `:`";
                 return Err(self.unexpected_with(expected, "here", |diagnostic| {
                     diagnostic.help(

@@ -15,7 +15,7 @@ pub(crate) use words::instead_of;
 
 use crate::ast::{File, Name};
 use crate::diagnostics::{Diagnostic, Sink, Span};
-use crate::lex::{Kind, Lexed, Symbol, Token, lex};
+use crate::lex::{Kind, Symbol, Token, lex};
 
 /// Blocks and calls in one another; deeper ones help nobody, and the parser's own stack is finite.
 const DEPTH_MAX: usize = 32;
@@ -23,12 +23,11 @@ const DEPTH_MAX: usize = 32;
 /// Reads a policy. What could not be read is reported and left out.
 pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> File {
     let lexed = lex(text, sink);
-    parse_lexed(text, lexed, sink)
+    parse_lexed(text, &lexed.tokens, sink)
 }
 
 /// The same with the text's tokens.
-pub(crate) fn parse_lexed(text: &str, lexed: Lexed, sink: &mut Sink<'_>) -> File {
-    let Lexed { tokens, comments: _ } = lexed;
+pub(crate) fn parse_lexed(text: &str, tokens: &[Token], sink: &mut Sink<'_>) -> File {
     let end = Token { kind: Kind::End, span: text.len()..text.len() };
     Parser { text, tokens, end, at: 0, depth: 0, operators: 0, sink }.file()
 }
@@ -40,7 +39,7 @@ type Parsed<T> = Result<T, Failed>;
 
 struct Parser<'t, 's, 'd> {
     text: &'t str,
-    tokens: Vec<Token>,
+    tokens: &'t [Token],
     /// What is read behind the last token.
     end: Token,
     at: usize,
