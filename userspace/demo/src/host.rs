@@ -107,7 +107,7 @@ impl Hosts {
                 Place::Namespaces(_) | Place::Cable(_) => PORT,
                 Place::Loopback(base) => base + u16::from(number),
             };
-            Ok(Host { name: name.to_owned(), number, port, cli, daemon: None })
+            Ok(Host { name: name.to_owned(), number, port, cli, settings: String::new(), daemon: None })
         };
         let (client, server) = (host("client", 1, client)?, host("server", 2, server)?);
         Ok(Hosts { client, server, cable, folder: folder.to_owned(), bpffs: bpffs.to_owned() })
@@ -143,6 +143,8 @@ pub struct Host {
     port: u16,
     /// Its `tollfree` command.
     pub cli: Cli,
+    /// What its daemon's configuration says besides where it is and what it reaches: tables, in TOML.
+    pub settings: String,
     daemon: Option<Process>,
 }
 
@@ -192,6 +194,7 @@ impl Host {
         for (service, peer) in routes {
             config += &format!("[[route]]\nservice = \"{service}\"\npeer = \"{peer}\"\n");
         }
+        config += &self.settings;
         let file = self.cli.state.join("config.toml");
         fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod hostile;
+mod policies;
 mod stranger;
 mod support;
 
