@@ -17,6 +17,9 @@ pub(super) fn share(block: &mut [Statement], is_text: &dyn Fn(usize) -> bool) ->
         if let Step::Action(Action::Let { into, .. }) = &statement {
             last.entry(*into).or_insert(at);
         }
+        if let Step::Again(Operand::Slot(slot)) = &statement {
+            last.insert(*slot, at);
+        }
         statement.operands(&mut |operand| {
             if let Operand::Slot(slot) = operand {
                 last.insert(*slot, at);
@@ -43,6 +46,8 @@ pub(super) fn share(block: &mut [Statement], is_text: &dyn Fn(usize) -> bool) ->
 enum Step<'a> {
     Action(&'a mut Action),
     Condition(&'a mut Operand),
+    /// What is looked at again: the subject of a match, when a guard did not hold.
+    Again(&'a Operand),
 }
 
 impl Step<'_> {
@@ -50,6 +55,7 @@ impl Step<'_> {
         match self {
             Step::Action(action) => walk::operands(action, see),
             Step::Condition(operand) => see(operand),
+            Step::Again(_) => {}
         }
     }
 }
@@ -58,12 +64,13 @@ fn walk(block: &mut [Statement], at: &mut usize, see: &mut dyn FnMut(usize, Step
     for statement in block {
         *at += 1;
         see(*at, Step::Action(&mut statement.action));
-        if let Action::Match { subject: _, arms } = &mut statement.action {
+        if let Action::Match { subject, arms } = &mut statement.action {
             for arm in arms {
                 if let Some(guard) = &mut arm.guard {
                     walk(&mut guard.statements, at, see);
                     *at += 1;
                     see(*at, Step::Condition(&mut guard.condition));
+                    see(*at, Step::Again(subject));
                 }
                 walk(&mut arm.body, at, see);
             }

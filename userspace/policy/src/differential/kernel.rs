@@ -1,8 +1,7 @@
 //! The eBPF back end in the running kernel, by `BPF_PROG_TEST_RUN`: the policy alone, with stages that only say which
 //! of them was reached.
 
-use super::Outcome;
-use super::calls::{Call, NOW_NS, agreed};
+use super::calls::agreed;
 use crate::{Compiled, TableKind, TableSpec, Verdict};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramInput};
 use object::write::{Symbol, SymbolSection};
@@ -11,7 +10,6 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd};
 use tollfree_wire::frame::Address;
-use tollfree_wire::header::NO_DEADLINE;
 use tollfree_wire::maps::{self, Answer, CallContext, Config, LayoutKey, PeerEntry, Stage};
 use tollfree_wire::session::Guard;
 use tollfree_wire::{Code, Header, Kind, Reason, SessionEntry};
@@ -158,7 +156,8 @@ impl Kernel {
     pub fn sum(&self, map: &str, key: &[u8]) -> u64 {
         let Some(map) = self.maps.get(map) else { return 0 };
         let values = map.lookup_percpu(key, MapFlags::ANY).unwrap().unwrap_or_default();
-        values.iter().map(|value| u64::from_le_bytes(*value.first_chunk().unwrap())).sum()
+        let values = values.iter().map(|value| u64::from_le_bytes(*value.first_chunk().unwrap()));
+        values.fold(0, u64::saturating_add)
     }
 
     pub fn set_port(&self, port: u16) {
@@ -198,11 +197,19 @@ impl Kernel {
         self.put(maps::SESSIONS, &SESSION.to_ne_bytes(), &entry);
     }
 
-    /// The session's calls and when the last one was.
-    fn tracked(&self) -> Option<(u64, u64)> {
-        let entry = self.get(maps::SESSIONS, &SESSION.to_ne_bytes())?;
-        let number = |at: usize| u64::from_ne_bytes(*entry[at..].first_chunk().unwrap());
-        Some((number(offset_of!(SessionEntry, calls)), number(offset_of!(SessionEntry, last_seen_ns))))
+    /// How many calls of the session have been admitted.
+    pub fn admitted(&self) -> u64 {
+        let Some(entry) = self.get(maps::SESSIONS, &SESSION.to_ne_bytes()) else { return 0 };
+        let at = offset_of!(SessionEntry, calls);
+        u64::from_ne_bytes(*entry[at..].first_chunk().unwrap())
+    }
+
+    /// What the engine writes through.
+    pub fn write(&self, spec: &TableSpec, key: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.put(&spec.name, key, value),
+            None => self.maps[&spec.name].delete(key).unwrap(),
+        }
     }
 
     pub fn run(&mut self, packet: &Packet<'_>) -> Ran {
@@ -304,24 +311,5 @@ impl Kernel {
                 }
             }
         }
-    }
-
-    pub(super) fn judge(&mut self, compiled: &Compiled, call: &Call, offset: usize) -> Outcome {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        let last_seen = (now_ns + call.last_seen_ns).saturating_sub(NOW_NS);
-        self.set_session([0; 16], last_seen, call.idle_ns);
-        let Ran { verdict, .. } = self.run(&Packet {
-            method: call.method,
-            layout: call.layout,
-            flat: &call.flat,
-            message_len: 0,
-            deadline_us: NO_DEADLINE,
-            offset,
-        });
-        let (admitted, seen) = self.tracked().unwrap_or((0, last_seen));
-        assert_eq!(seen != last_seen, admitted > 0, "the time is noted with each admitted call");
-        let tables = compiled.tables.iter().map(|spec| self.dump(spec));
-        Outcome { verdict, tables: tables.collect(), admitted }
     }
 }

@@ -283,7 +283,7 @@ impl Machine<'_> {
             }
             // `run` has paused.
             Op::Ask(_) => None,
-            Op::Crypt { field, key, decrypt } => truth(self.crypt(field, key, decrypt).is_some()),
+            Op::Crypt { field, key, decrypt } => truth(self.crypt(field, key, decrypt)?),
         }
     }
 
@@ -349,22 +349,21 @@ impl Machine<'_> {
         Some(())
     }
 
-    fn crypt(&mut self, field: FieldRef, key: u16, decrypt: bool) -> Option<()> {
-        let cipher = self.keys.get(usize::from(key))?.as_ref()?;
+    /// Whether it was possible; `None` where there is no such field.
+    fn crypt(&mut self, field: FieldRef, key: u16, decrypt: bool) -> Option<bool> {
         let (place, bytes) = self.view.field(field)?;
         let Shape::Inline(_) = place.shape else { return None };
         let (length, room) = bytes.split_first_mut()?;
-        let known = usize::from(*length);
-        if known > room.len() {
-            return None;
-        }
+        let known = Some(usize::from(*length)).filter(|known| *known <= room.len())?;
+        let Some(cipher) = self.keys.get(usize::from(key))? else { return Some(false) };
         let now = match decrypt {
-            true => cipher.decrypt(room, known, self.value)?,
-            false => cipher.encrypt(self.nonces, room, known)?,
+            true => cipher.decrypt(room, known, self.value),
+            false => cipher.encrypt(self.nonces, room, known),
         };
+        let Some(now) = now else { return Some(false) };
         room.get_mut(now..)?.fill(0);
         *length = u8::try_from(now).ok()?;
-        Some(())
+        Some(true)
     }
 }
 

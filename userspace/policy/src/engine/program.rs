@@ -97,6 +97,7 @@ impl Program {
     /// Judges a call. `state` must come from this program's [`Program::new_state`].
     pub fn judge(&self, state: &mut State, call: &mut CallView<'_>) -> Outcome {
         state.retries.count_call();
+        state.answer.forget();
         let Some(group) = self.group_of_request(state, call) else { return unknown() };
         let from = match call.start {
             Start::Chain => 0,
@@ -129,6 +130,7 @@ impl Program {
         call: &mut CallView<'_>,
         response: &mut ResponseView<'_>,
     ) -> Outcome {
+        state.answer.forget();
         let Some((method, group)) = self.method(call.method) else { return unknown() };
         if group.responses.is_empty() {
             return Outcome::default();
@@ -237,7 +239,6 @@ impl Program {
             ..
         } = call;
         let State { tables, scratch, random, nonces, log, retries, answer, .. } = state;
-        answer.forget();
         let Scratch { slots, arena, key, value } = scratch;
         let view = View {
             code: &self.code,
