@@ -10,7 +10,7 @@ use crate::decisions::Decisions;
 use crate::ebpf::{self, Clock, Emitted, Runs, TooMuch};
 use crate::effects::{self, Effects};
 use crate::explain::{ElementPlace, Place};
-use crate::ir::{Policy, Side};
+use crate::ir::{Exit, Policy, Side};
 use crate::{Source, cost};
 use tollfree_schema::Manifest;
 
@@ -120,20 +120,50 @@ fn prefix(policy: &Policy, candidates: &mut [Candidate]) -> usize {
     count
 }
 
-/// Why an element cannot be in XDP together with what is in the engine if `count` elements are in XDP: both would change a
-/// table, or one would not see what the other changes.
+/// Why an element cannot be in XDP together with what is in the engine if `count` elements are in XDP.
 fn conflict(policy: &Policy, candidates: &[Candidate], at: usize, count: usize) -> Option<String> {
-    let written = &candidates[at].request.tables_written;
-    // A counter is a sum, and it does not matter who adds to it: but nobody adds the two up.
-    let (table, user) = written.iter().find_map(|table| {
-        let user = candidates.iter().enumerate().find_map(|(user, candidate)| {
+    unseen(policy, candidates, at).or_else(|| divided(policy, candidates, at, count))
+}
+
+/// Elements before the one that ends a call see how, unless it was dropped; but what XDP answers, the engine never sees.
+fn unseen(policy: &Policy, candidates: &[Candidate], at: usize) -> Option<String> {
+    let element = policy.elements.get(at)?;
+    let ends = |exit: &Exit| match exit {
+        Exit::Reject(..) => !element.audit,
+        Exit::Answer(_) => true,
+        Exit::Send | Exit::Drop | Exit::Retry { .. } => false,
+    };
+    if !candidates.get(at)?.request.refusals.iter().any(ends) {
+        return None;
+    }
+    let before = policy.elements.iter().take(at);
+    let viewer = before.zip(candidates).find(|(before, candidate)| {
+        candidate.response.is_some() && overlap(before.methods.as_deref(), element.methods.as_deref())
+    });
+    viewer.map(|(viewer, _)| {
+        let name = &viewer.name;
+        format!("answers calls itself, and the response handler of {name}() before it, in the engine, is to see how they end")
+    })
+}
+
+/// Whether there is a method that both judge; `None`: all.
+fn overlap(a: Option<&[u32]>, b: Option<&[u32]>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.iter().any(|method| b.binary_search(method).is_ok()),
+        _ => true,
+    }
+}
+
+/// A table that XDP changes cannot be the engine's as well: one would not see what the other changes.
+fn divided(policy: &Policy, candidates: &[Candidate], at: usize, count: usize) -> Option<String> {
+    let written = &candidates.get(at)?.request.tables_written;
+    let (table, user, in_response) = written.iter().find_map(|table| {
+        candidates.iter().enumerate().find_map(|(user, candidate)| {
             let in_response = candidate.response.as_ref().is_some_and(|response| response.uses(table));
             let in_request = user >= count && candidate.request.uses(table);
-            (in_response || in_request).then_some((user, in_response))
-        })?;
-        Some((table, user))
+            (in_response || in_request).then_some((table, user, in_response))
+        })
     })?;
-    let (user, in_response) = user;
     let name = policy.elements.get(user).map_or("", |element| element.name.as_str());
     Some(match (user == at, in_response) {
         (true, _) => format!("changes {table}, which its response handler uses in the engine"),

@@ -95,6 +95,18 @@ fn handlers_that_write_one_table_share_a_place() {
 }
 
 #[test]
+fn what_a_response_handler_is_to_see_the_engine_ends() {
+    let text = "f() -> g()\nf():\n    request:\n        send(rpc)\n    response:\n        log(status)\ng():\n    match get(rpc, 'user'):\n        'x' => reject(ABORTED)\n        _ => send(rpc)\n";
+    let kept = compiled(text);
+    assert_eq!(places(&kept), [("f", Place::XdpIngress), ("g", Place::Engine)]);
+    assert!(why(&kept, "g").contains("the response handler of f() before it"), "{}", kept.explain);
+    // What is dropped has no response, and what comes first is not seen.
+    assert_eq!(compiled(&text.replace("reject(ABORTED)", "drop()")).in_xdp, 2);
+    assert_eq!(compiled(&text.replace("f() -> g()", "g() -> f()")).in_xdp, 2);
+    assert_eq!(compiled(&text.replace("f() -> g()", "f() for Calc\ng() for Text")).in_xdp, 2);
+}
+
+#[test]
 fn a_long_run_is_decided_as_one() {
     let text = "f() -> g() -> h()\nf():\n    match get(peer, 'label.app'):\n        'web' => send(rpc)\n        _ => drop()\n\
                 g():\n    match method:\n        'Admin*' => drop()\n        _ => send(rpc)\n\
