@@ -5,6 +5,7 @@ use crate::connect::{PAYLOAD_MIN, send_handshake};
 use crate::event::*;
 use crate::handshake::{Challenge, Hello, Terms, VERSION, WELCOME_MAX, Welcome, entries, put_specs, same};
 use crate::outbox::Ready;
+use crate::path::Path;
 use crate::server::Server;
 use crate::session::{End, Session};
 use crate::specs::{Malformed, Specs};
@@ -109,7 +110,7 @@ impl Transport {
         self.counters.sessions_opened += 1;
         self.pending.push_back(Pending::Up(from));
         if let Some(session) = self.table.get_mut(index) {
-            session.payload = payload;
+            session.path = Path::new(self.config.sure_payload, payload);
             session.specs = if specs == *self.specs { self.specs.clone() } else { Arc::new(specs) };
             let guard = session.open(Role::Server, hello.session, key);
             let idle_ns = u64::from(self.config.idle_ms) * 1_000_000;

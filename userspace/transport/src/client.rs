@@ -309,6 +309,7 @@ impl Transport {
             && flight.window.fragments() == 1
         {
             session.answers.sample(now.saturating_sub(call.first_sent));
+            session.path.moved();
         }
         let (token, status) = (call.token, Code::from_wire(header.status));
         let verdict = Verdict::Peer { by_engine: header.flags & FLAG_ENGINE != 0 };
@@ -418,6 +419,7 @@ impl Transport {
                 flight.interval = flight.interval.min(TURNED_BACK_NS);
                 flight.resend_at = now.saturating_add(flight.interval);
             } else if progress.news {
+                session.path.moved();
                 flight.probed = false;
                 flight.interval = flight.patience(session, &self.config);
                 flight.resend_at = now.saturating_add(flight.interval);
@@ -468,19 +470,27 @@ impl Transport {
         // An unreliable call's timer goes off when it has waited for long enough.
         let heard_at = call.flight.as_ref().map_or(0, |flight| flight.heard_at);
         if now.saturating_sub(heard_at) >= self.config.dead_ns {
+            let longest = call.flight.as_ref().map_or(0, |flight| flight.window.longest());
+            let too_long = HEADER_LEN + longest > session.path.size();
             if now.saturating_sub(session.heard_at) >= self.config.dead_ns {
                 self.retire_client(index, "the peer has gone silent");
             }
+            let why = match too_long {
+                true => "the network no longer carries packets as long as the request's; try again",
+                false => "the peer does not answer",
+            };
             self.counters.calls_dead += 1;
             self.send_cancel(key);
-            return self.fail_call(now, key, Code::Unavailable, "the peer does not answer");
+            return self.fail_call(now, key, Code::Unavailable, why);
         }
         let Some(flight) = call.flight.as_deref_mut() else { return };
         if flight.working || call.response.is_some() || flight.claim.shape.is_some() {
             flight.window.probe();
             flight.interval = self.config.probe_ns;
         } else {
-            flight.window.overdue(now, &mut session.flow, &mut flight.probed);
+            if flight.window.overdue(now, &mut session.flow, &mut flight.probed) {
+                session.path.lost(now, HEADER_LEN + flight.window.longest());
+            }
             if flight.probed {
                 flight.interval = flight.interval.saturating_mul(2).min(self.config.rto_max_ns);
             }

@@ -5,6 +5,9 @@
 pub struct Config {
     /// Bytes of base header, flat block and body that fit one packet. Sessions use the smaller of both ends'.
     pub max_payload: usize,
+    /// Bytes of a packet, from the base header on, that any path carries. Longer ones, up to `max_payload`, are used where
+    /// probes of that length arrive. Default 1472: what Ethernet carries behind IPv4.
+    pub sure_payload: usize,
     /// The secret both ends share; empty: sessions only prove that the peer receives what is sent to its address.
     pub psk: Vec<u8>,
     /// What cookies, nonces and session generations are made from. Random for every start of the process.
@@ -40,6 +43,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             max_payload: 1472,
+            sure_payload: 1472,
             psk: Vec::new(),
             secret: [0; 32],
             epoch: 0,

@@ -7,6 +7,7 @@ use crate::event::*;
 use crate::extension::{checksum_len, message_len, order_len};
 use crate::handshake::{Challenge, HELLO_MAX, Hello, Terms, VERSION, Welcome, entries, put_specs, same};
 use crate::outbox::Ready;
+use crate::path::Path;
 use crate::session::{End, Session};
 use crate::specs::{Malformed, Specs};
 use crate::timers::Owner;
@@ -131,7 +132,7 @@ impl Transport {
             };
             let Some(index) = link.session else { return self.connect(now, link_id) };
             let Some(session) = self.table.get_mut(index).filter(|session| session.is_open()) else { return };
-            let room = session.payload - HEADER_LEN - usize::from(call.flat_len).next_multiple_of(8);
+            let room = session.path.size() - HEADER_LEN - usize::from(call.flat_len).next_multiple_of(8);
             let (spec, room) = match carriage(&session.specs, call, room as u32) {
                 Ok(carried) => carried,
                 Err((status, why)) => {
@@ -149,7 +150,11 @@ impl Transport {
             if call.deadline_ns != u64::MAX {
                 self.timers.set(call.timer, call.deadline_ns);
             }
+            let long = call.body_len > room;
             self.outbox.push(Ready::Call(key));
+            if long {
+                self.probe_path(now, index);
+            }
         }
     }
 
@@ -273,7 +278,7 @@ impl Transport {
             server_index: welcome.session,
         };
         let idle_ns = u64::from(welcome.idle_ms) * 1_000_000;
-        session.payload = payload;
+        session.path = Path::new(self.config.sure_payload, payload);
         session.heard_at = now;
         session.specs = if agreed == *self.specs { self.specs.clone() } else { Arc::new(agreed) };
         let guard = session.open(Role::Client, welcome.session, self.secrets.key(&terms));

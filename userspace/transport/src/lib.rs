@@ -43,6 +43,7 @@ mod handshake;
 mod order;
 mod outbox;
 mod pacing;
+mod path;
 mod reassembly;
 mod reply;
 mod rtt;

@@ -31,6 +31,8 @@ pub(crate) enum Ready {
     Renew(u32),
     /// A header-only packet, sealed.
     Packet(Peer, Header),
+    /// A probe of how long packets may be, or the answer to one.
+    Path { session: u32, size: u32, answer: bool },
     /// Like [`Ready::Packet`], answering a packet of no session.
     Reset(Peer, Header),
 }
@@ -39,7 +41,11 @@ impl Ready {
     fn is_stateless(&self) -> bool {
         matches!(
             self,
-            Ready::Challenge { .. } | Ready::Incompatible { .. } | Ready::Reset(..) | Ready::Finished(..)
+            Ready::Challenge { .. }
+                | Ready::Incompatible { .. }
+                | Ready::Reset(..)
+                | Ready::Finished(..)
+                | Ready::Path { .. }
         )
     }
 }

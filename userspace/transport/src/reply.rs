@@ -62,7 +62,7 @@ impl Transport {
     pub fn respond(&mut self, now: u64, call: IncomingCall, reply: Reply<'_>) -> bool {
         let IncomingCall { session: index, call } = call;
         let Some(session) = self.table.get_mut(index) else { return false };
-        let payload = session.payload;
+        let payload = session.path.size();
         let Some(slot) = session.server().and_then(|server| server.find(call)) else { return false };
         if slot.state != State::Running {
             return false;
@@ -111,8 +111,12 @@ impl Transport {
             slot.state = State::Answering;
         }
         slot.ack_due = false;
+        let long = slot.state == State::Answering;
         if !std::mem::replace(&mut slot.ready, true) {
             self.outbox.push(Ready::Slot(index, slot_of(call)));
+        }
+        if long {
+            self.probe_path(now, index);
         }
         fits
     }
@@ -232,7 +236,9 @@ impl Transport {
         let ack = Ack::read(packet.body)?;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let timeout = session.ack_timeout(&self.config);
-        let Session { flow, end: End::Server(server), .. } = session else { return Err(Reason::WrongKind) };
+        let Session { flow, path, end: End::Server(server), .. } = session else {
+            return Err(Reason::WrongKind);
+        };
         let slot = server.find(header.call).filter(|slot| slot.state == State::Answering);
         let slot = slot.ok_or(Reason::StaleCall)?;
         let reply = slot.reply.as_deref_mut().ok_or(Reason::StaleCall)?;
@@ -252,6 +258,7 @@ impl Transport {
             self.retire_slot(header.session, slot_of(header.call));
         } else {
             if progress.news {
+                path.moved();
                 reply.probed = false;
                 reply.interval = if reply.window.is_behind() { flow.tolerance().ns } else { timeout };
                 if let Some(timer) = slot.timer {
@@ -270,7 +277,9 @@ impl Transport {
     pub(crate) fn on_slot_timer(&mut self, now: u64, index: u32, slot: u8, sink: &mut dyn FnMut(Event<'_>)) {
         let dead_ns = self.config.dead_ns;
         let Some(session) = self.table.get_mut(index) else { return };
-        let Session { flow, heard_at: peer_heard_at, end: End::Server(server), .. } = session else { return };
+        let Session { flow, path, heard_at: peer_heard_at, end: End::Server(server), .. } = session else {
+            return;
+        };
         let Some(state) = server.slots.get_mut(usize::from(slot)) else { return };
         if state.state == State::Postponed {
             let call = state.call;
@@ -296,7 +305,9 @@ impl Transport {
             // It waits for the network: nothing can be heard about it in particular.
             reply.heard_at = heard_at.max(*peer_heard_at);
         } else {
-            reply.window.overdue(now, flow, &mut reply.probed);
+            if reply.window.overdue(now, flow, &mut reply.probed) {
+                path.lost(now, HEADER_LEN + reply.window.longest());
+            }
             if reply.probed {
                 reply.interval = reply.interval.saturating_mul(2).min(self.config.rto_max_ns);
             }

@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::event::{Blocked, Body, Transmit};
 use crate::flow::Flow;
+use crate::path::Path;
 use crate::rtt::RoundTrip;
 use crate::server::Server;
 use crate::specs::Specs;
@@ -24,8 +25,8 @@ pub(crate) struct Session {
     pub peer: Peer,
     /// What its packets are checked against; all zero until it is agreed on.
     pub guard: Guard,
-    /// Bytes of base header, flat block and body that fit a packet.
-    pub payload: usize,
+    /// How long its packets may be.
+    pub path: Path,
     /// Numbers and signs what is sent on it.
     pub signer: Signer,
     /// When a good packet of the peer's last arrived.
@@ -57,7 +58,7 @@ impl Session {
             index,
             peer,
             guard: no_guard(),
-            payload: config.max_payload,
+            path: Path::new(config.sure_payload, config.max_payload),
             signer: Signer::default(),
             heard_at: now,
             answers: RoundTrip::default(),

@@ -178,8 +178,8 @@ impl Transport {
             (End::Server(_), Kind::Request) => self.on_request(now, packet, sink),
             (End::Client(_), Kind::Response) => self.on_response(now, packet, sink),
             (End::Client(_), Kind::Reject) => self.on_reject(now, packet, sink),
-            // Of no call: the client keeps its session alive.
-            (End::Server(_), Kind::Ack) if header.call == 0 => Ok(()),
+            // Of no call: about the session's path, or that its client is alive.
+            (_, Kind::Ack) if header.call == 0 => self.on_path_ack(packet),
             (End::Server(_), Kind::Ack) if header.flags & FLAG_OF_RESPONSE != 0 => {
                 self.on_reply_ack(now, packet)
             }
@@ -232,6 +232,7 @@ impl Transport {
                 Ready::Call(key) => self.send_call(now, key, out),
                 Ready::Slot(session, slot) => self.send_slot(now, session, slot, out),
                 Ready::Finished(session, call, ack) => self.send_finished(session, call, ack, out),
+                Ready::Path { session, size, answer } => self.send_path(session, size, answer, out),
                 Ready::Hello(session) => self.send_hello(now, session, out),
                 Ready::Welcome(session) => self.send_welcome(session, out),
                 Ready::Challenge { to, session, epoch, nonce } => {

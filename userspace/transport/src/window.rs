@@ -140,15 +140,20 @@ impl Window {
 
     /// Nothing new was heard for as long as was to be waited. What was overtaken by then counts as lost; where nothing
     /// was, one fragment is sent again to hear more (`probed`); where that was not heard of either, all counts as lost.
-    pub fn overdue(&mut self, now: u64, flow: &mut Flow, probed: &mut bool) {
+    /// True in this case.
+    pub fn overdue(&mut self, now: u64, flow: &mut Flow, probed: &mut bool) -> bool {
         let expired = self.board.as_mut().map_or(0, |board| board.expire());
         if expired > 0 {
-            return flow.on_loss(now, expired);
+            flow.on_loss(now, expired);
+            return false;
         }
-        if std::mem::replace(probed, true) && self.is_under_way() {
-            return flow.on_timeout(now, self.give_up());
+        let again = std::mem::replace(probed, true);
+        if again && self.is_under_way() {
+            flow.on_timeout(now, self.give_up());
+        } else {
+            self.probe();
         }
-        self.probe();
+        again
     }
 
     /// The receiver has no room for the message and has kept nothing of it: it is to be sent from its beginning once
@@ -188,6 +193,11 @@ impl Window {
     /// How many fragments there are.
     pub fn fragments(&self) -> u32 {
         self.fragments
+    }
+
+    /// Bytes of it in its longest fragment.
+    pub fn longest(&self) -> usize {
+        self.size.min(self.length) as usize
     }
 
     /// Bytes of the message.
