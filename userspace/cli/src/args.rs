@@ -172,6 +172,31 @@ pub enum Policy {
         #[command(flatten)]
         output: Output,
     },
+    /// Make the calls in a policy's tests and show what becomes of them; changes nothing
+    ///
+    /// The tests of FILE.policy are in FILE.test beside it; `policies/README.md` describes them.
+    Test {
+        /// The policies
+        #[arg(required = true, value_name = "FILE")]
+        policies: Vec<PathBuf>,
+        /// The tests of the policy, where they are not in the file beside it
+        #[arg(long, value_name = "FILE")]
+        tests: Option<PathBuf>,
+        /// Folder to search for imports of the schema; may be repeated
+        #[arg(short = 'I', long = "include", value_name = "DIR")]
+        includes: Vec<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Rewrite policies in their canonical layout
+    Fmt {
+        /// The policies
+        #[arg(required = true, value_name = "FILE")]
+        policies: Vec<PathBuf>,
+        /// Change nothing; name those that are not in it, and fail
+        #[arg(long)]
+        check: bool,
+    },
     /// Put a policy in force while calls run; tables of unchanged type keep their entries
     ///
     /// Through the daemon, unless --iface names an attached interface. When anything fails, what was in force stays.

@@ -243,3 +243,44 @@ fn missing_privileges_are_named() {
 fn rustix_is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+#[test]
+fn a_policy_is_tested_by_the_file_beside_it() {
+    let home = home();
+    let schema = source("schemas/shop.proto");
+    let policy = write(home.path(), "deny.policy", "deny()\ndeny():\n    reject(PERMISSION_DENIED)\n");
+    let case = |expect: &str| {
+        format!(
+            "schema = {schema:?}\n[[case]]\nname = \"nobody gets through\"\nmethod = \"shop.Catalog/Get\"\n\
+             expect = \"{expect}\"\n"
+        )
+    };
+    write(home.path(), "deny.test", &case("reject PERMISSION_DENIED"));
+    let arguments = ["policy", "test", policy.to_str().unwrap()];
+    let run = tollfree(home.path(), &arguments);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.out.ends_with("1 policy, 1 case, 0 failed\n"), "{}", run.out);
+
+    write(home.path(), "deny.test", &case("send"));
+    let run = tollfree(home.path(), &[&arguments[..], &["-o", "json"]].concat());
+    assert_eq!(run.code, 1, "{}", run.err);
+    let reports: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(reports[0]["cases"][0]["wrong"][0], "it ended reject PERMISSION_DENIED, not send");
+
+    write(home.path(), "deny.test", "schem = 7\n");
+    let run = tollfree(home.path(), &arguments);
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.err.contains("deny.test") && run.err.contains("schem"), "{}", run.err);
+}
+
+#[test]
+fn fmt_writes_policies_in_one_way_and_check_tells() {
+    let home = home();
+    let policy = write(home.path(), "x.policy", "a()\na():\n  send( rpc )   # on\n");
+    let name = policy.to_str().unwrap();
+    let run = tollfree(home.path(), &["policy", "fmt", "--check", name]);
+    assert_eq!((run.code, run.out), (1, format!("{name}: not in canonical layout\n")), "{}", run.err);
+    assert_eq!(tollfree(home.path(), &["policy", "fmt", name]).code, 0);
+    assert_eq!(std::fs::read_to_string(&policy).unwrap(), "a()\na():\n    send(rpc)  # on\n");
+    assert_eq!(tollfree(home.path(), &["policy", "fmt", "--check", name]).code, 0);
+}

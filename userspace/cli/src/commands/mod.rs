@@ -4,6 +4,8 @@ pub mod check;
 pub mod clean;
 pub mod iface;
 pub mod policy;
+pub mod policy_fmt;
+pub mod policy_test;
 pub mod program;
 pub mod run;
 pub mod schema;

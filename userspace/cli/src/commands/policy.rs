@@ -17,6 +17,10 @@ pub fn run(command: Policy, places: &Places) -> Result<()> {
     match command {
         Policy::Check { input, output } => check(&input, output),
         Policy::Explain { input, output } => explain(&input, output),
+        Policy::Test { policies, tests, includes, output } => {
+            super::policy_test::run(&policies, tests.as_deref(), &includes, output)
+        }
+        Policy::Fmt { policies, check } => super::policy_fmt::run(&policies, check),
         Policy::Apply { input, target, output } => apply(&input, &target, output, places),
         Policy::Rollback { target, output } => rollback(&target, output, places),
         Policy::Clear { target, output } => clear(&target, output, places),
