@@ -21,6 +21,7 @@ fn schema() -> Manifest {
         name: path.rsplit('/').next().unwrap_or_default().into(),
         path: path.into(),
         id: method_id(path),
+        streaming: tollfree_schema::Streaming::Unary,
         request,
         response,
     };

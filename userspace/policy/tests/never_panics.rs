@@ -134,8 +134,14 @@ fn schema() -> Manifest {
     ];
     let path = "/kv.Store/GET".to_owned();
     let request = Layout::new("kv.GetRequest", fields, 192).unwrap();
-    let method =
-        Method { name: "GET".into(), id: method_id(&path), path, request, response: Layout::default() };
+    let method = Method {
+        name: "GET".into(),
+        id: method_id(&path),
+        path,
+        streaming: tollfree_schema::Streaming::Unary,
+        request,
+        response: Layout::default(),
+    };
     Manifest { services: vec![Service { name: "kv.Store".into(), methods: vec![method] }] }
 }
 

@@ -4,7 +4,7 @@ use tollfree_policy::{
     CallView, Compiled, Diagnostics, KeyType, Options, PeerView, Place, Side, Source, Start, Tracked,
     ValueType, Verdict, compile,
 };
-use tollfree_schema::{FieldKind, Layout, Manifest, Member, Method, Service, method_id};
+use tollfree_schema::{FieldKind, Layout, Manifest, Member, Method, Service, Streaming, method_id};
 use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Reason};
 
@@ -24,6 +24,7 @@ fn method(service: &str, name: &str, fields: &[(&str, FieldKind)]) -> Method {
         name: name.into(),
         id: method_id(&path),
         path,
+        streaming: Streaming::Unary,
         request: Layout::new(format!("{name}Request"), members.collect(), 192).unwrap(),
         response: Layout::default(),
     }

@@ -6,7 +6,7 @@
 use prost::Message as _;
 
 use crate::layout::{BLOCK_MAX, BodyField, Field, FieldKind, Layout, Member};
-use crate::{Compat, Error, Incompatible, Method};
+use crate::{Compat, Error, Incompatible, Method, Streaming};
 
 /// Most bytes a bind request may have.
 pub const BIND_MAX: usize = 64 << 10;
@@ -16,6 +16,8 @@ pub const BIND_MAX: usize = 64 << 10;
 pub struct BindRequest {
     /// `/demo.Hash/Sha256`.
     pub path: String,
+    /// Which sides stream.
+    pub streaming: Streaming,
     /// Layout of the request.
     pub request: Layout,
     /// Layout of the response.
@@ -25,14 +27,22 @@ pub struct BindRequest {
 impl BindRequest {
     /// The bind request for one of our methods.
     pub fn new(method: &Method) -> Self {
-        Self { path: method.path.clone(), request: method.request.clone(), response: method.response.clone() }
+        let Method { name: _, path, id: _, streaming, request, response } = method;
+        Self {
+            path: path.clone(),
+            streaming: *streaming,
+            request: request.clone(),
+            response: response.clone(),
+        }
     }
 
     /// The bytes to send.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { path, request, response } = self;
+        let Self { path, streaming, request, response } = self;
         BindWire {
             path: path.clone(),
+            client_streaming: matches!(streaming, Streaming::Client | Streaming::Bidirectional),
+            server_streaming: matches!(streaming, Streaming::Server | Streaming::Bidirectional),
             request: Some(LayoutWire::from(request)),
             response: Some(LayoutWire::from(response)),
         }
@@ -47,10 +57,11 @@ impl BindRequest {
         if bytes.len() > BIND_MAX {
             return Err(Error::Bind(format!("{} bytes, at most {BIND_MAX} are accepted", bytes.len())));
         }
-        let BindWire { path, request, response } =
+        let BindWire { path, client_streaming, server_streaming, request, response } =
             BindWire::decode(bytes).map_err(|error| Error::Bind(error.to_string()))?;
         Ok(Self {
             path,
+            streaming: Streaming::new(client_streaming, server_streaming),
             request: request.unwrap_or_default().layout()?,
             response: response.unwrap_or_default().layout()?,
         })
@@ -59,11 +70,30 @@ impl BindRequest {
     /// Compares the peer's idea of `method` (this) with ours: how their request and response relate to our own.
     ///
     /// # Errors
-    /// Names the first field the two disagree about.
-    pub fn check(&self, method: &Method) -> Result<(Compat, Compat), Incompatible> {
-        let Method { name: _, path: _, id: _, request, response } = method;
+    /// Says what the two disagree about: which sides stream, or the first field.
+    pub fn check(&self, method: &Method) -> Result<(Compat, Compat), Mismatch> {
+        let Method { name: _, path: _, id: _, streaming, request, response } = method;
+        if self.streaming != *streaming {
+            return Err(Mismatch::Streaming { ours: *streaming, theirs: self.streaming });
+        }
         Ok((request.compatible(&self.request)?, response.compatible(&self.response)?))
     }
+}
+
+/// Two ideas of a method that cannot be used together. Displays as a sentence naming both sides.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// A message differs.
+    #[error(transparent)]
+    Layout(#[from] Incompatible),
+    /// One side sends several messages where the other expects one.
+    #[error("the method is {ours} here and {theirs} at the peer")]
+    Streaming {
+        /// What our side says.
+        ours: Streaming,
+        /// What their side says.
+        theirs: Streaming,
+    },
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -74,6 +104,10 @@ struct BindWire {
     request: Option<LayoutWire>,
     #[prost(message, optional, tag = "3")]
     response: Option<LayoutWire>,
+    #[prost(bool, tag = "4")]
+    client_streaming: bool,
+    #[prost(bool, tag = "5")]
+    server_streaming: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

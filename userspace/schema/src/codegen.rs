@@ -266,21 +266,46 @@ fn module(service: &prost_build::Service, role: &str) -> String {
     format!("{}_{role}", heck::ToSnakeCase::to_snake_case(service.proto_name.as_str()))
 }
 
+/// The name of a server's type for a method's responses, such as `WatchStream`.
+fn stream_type(method: &str) -> String {
+    let mut letters = method.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).chain("Stream".chars()).collect()
+}
+
 fn client(service: &prost_build::Service) -> String {
     let full = full_name(service);
     let mut methods = String::new();
     for method in &service.methods {
         let path = format!("/{full}/{}", method.proto_name);
         let (request, response) = (from_below(&method.input_type), from_below(&method.output_type));
+        let (request, into) = if method.client_streaming {
+            (format!("::tollfree::IntoStreamingRequest<Message = {request}>"), "into_streaming_request")
+        } else {
+            (format!("::core::convert::Into<::tollfree::Request<{request}>>"), "into")
+        };
+        let response =
+            if method.server_streaming { format!("::tollfree::Streaming<{response}>") } else { response };
+        let call = match (method.client_streaming, method.server_streaming) {
+            (false, false) => "call",
+            (false, true) => "server_streaming",
+            (true, false) => "client_streaming",
+            (true, true) => "streaming",
+        };
+        let errors = if method.server_streaming {
+            "The status the call ended with, where it did before its response began."
+        } else {
+            "The status the call ended with, where not OK."
+        };
         let _ = write!(
             methods,
-            "{docs}///\n/// # Errors\n/// The status the call ended with, where not OK.
+            "{docs}///\n/// # Errors\n/// {errors}
             pub async fn {name}(
                 &self,
-                request: impl ::core::convert::Into<::tollfree::Request<{request}>>,
+                request: impl {request},
             ) -> ::core::result::Result<::tollfree::Response<{response}>, ::tollfree::Status> {{
                 const METHOD: ::tollfree::MethodInfo = ::tollfree::MethodInfo {{ path: {path:?}, id: {id:#010x} }};
-                self.channel.call(METHOD, request.into()).await
+                self.channel.{call}(METHOD, request.{into}()).await
             }}\n",
             docs = docs(&method.comments, &format!("Calls `{path}`.")),
             name = method.name,
@@ -317,7 +342,27 @@ fn server(service: &prost_build::Service) -> String {
     for method in &service.methods {
         let path = format!("/{full}/{}", method.proto_name);
         let id = method_id(&path);
-        let (request, response) = (from_below(&method.input_type), from_below(&method.output_type));
+        let (mut request, mut response) = (from_below(&method.input_type), from_below(&method.output_type));
+        if method.client_streaming {
+            request = format!("::tollfree::Streaming<{request}>");
+        }
+        if method.server_streaming {
+            let stream = stream_type(&method.proto_name);
+            let _ = write!(
+                methods,
+                "/// The responses to `{path}`.
+                type {stream}: ::tollfree::codegen::Stream<
+                    Item = ::core::result::Result<{response}, ::tollfree::Status>,
+                > + ::core::marker::Send + 'static;\n",
+            );
+            response = format!("Self::{stream}");
+        }
+        let dispatch = match (method.client_streaming, method.server_streaming) {
+            (false, false) => "dispatch",
+            (false, true) => "dispatch_server_streaming",
+            (true, false) => "dispatch_client_streaming",
+            (true, true) => "dispatch_streaming",
+        };
         let _ = write!(
             methods,
             "{docs}fn {handler}(
@@ -332,7 +377,7 @@ fn server(service: &prost_build::Service) -> String {
         let _ = write!(infos, "::tollfree::MethodInfo {{ path: {path:?}, id: {id:#010x} }},");
         let _ = write!(
             arms,
-            "{id:#010x} => ::tollfree::dispatch(info, flat, body, move |request| async move {{
+            "{id:#010x} => ::tollfree::{dispatch}(info, flat, body, move |request| async move {{
                 self.inner.{handler}(request).await
             }}),",
             handler = method.name,

@@ -132,8 +132,6 @@ pub enum Fault {
     Unused(String),
     #[error("{0} unused bytes before this field, for alignment")]
     Padding(u16),
-    #[error("streaming methods are not supported")]
-    Streaming,
     #[error("the type `{0}` is not in the descriptor set")]
     Unresolved(String),
     #[error("the schema's messages and methods have more than {0} fields and enum values together")]
@@ -174,7 +172,6 @@ impl Fault {
             Self::DuplicateId { .. } | Self::ZeroId => {
                 "rename the method or its service: ids are hashes of the path"
             }
-            Self::Streaming => "split the stream into calls",
             Self::Unresolved(_) => "write the set with its imports: `protoc --include_imports`",
             Self::Unused(_) => {
                 "leave `tollfree.flat` out, or move the field to the request or response message"

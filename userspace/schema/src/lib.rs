@@ -27,10 +27,10 @@ pub mod parse;
 pub mod source;
 pub mod validate;
 
-pub use bind::BindRequest;
+pub use bind::{BindRequest, Mismatch};
 pub use compat::{Compat, Incompatible};
 pub use error::{Error, Fault, Position, Problem, Problems};
 pub use layout::{BodyField, Field, FieldKind, Layout, Member, method_id};
 pub use lint::Breakage;
-pub use manifest::{Manifest, Method, Service};
+pub use manifest::{Manifest, Method, Service, Streaming};
 pub use validate::Malformed;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::layout::{BodyField, FieldKind, Layout};
-use crate::manifest::{Manifest, Method};
+use crate::manifest::{Manifest, Method, Streaming};
 use crate::{Error, Problem};
 
 /// A change that breaks peers or policies which know the old schema.
@@ -72,6 +72,18 @@ pub enum Breakage {
         /// Its new number.
         new: Option<i32>,
     },
+    /// A side of a method streams that did not, or the reverse.
+    #[error(
+        "{method} was {old} and is {new}: peers that run would wait for what never comes; give it a new name"
+    )]
+    Streaming {
+        /// Path of the method.
+        method: String,
+        /// What it was.
+        old: Streaming,
+        /// What it is.
+        new: Streaming,
+    },
 }
 
 const APPEND: &str = "flat fields are append-only, so keep it and give new ones higher numbers";
@@ -88,7 +100,11 @@ pub fn against(old: &Manifest, new: &Manifest) -> Vec<Breakage> {
             match now.methods.iter().find(|other| other.name == method.name) {
                 None => found.push(Breakage::Method(method.path.clone())),
                 Some(now) => {
-                    let Method { name: _, path, id: _, request, response } = method;
+                    let Method { name: _, path, id: _, streaming, request, response } = method;
+                    if *streaming != now.streaming {
+                        let (method, old, new) = (path.clone(), *streaming, now.streaming);
+                        found.push(Breakage::Streaming { method, old, new });
+                    }
                     compare(path, request, &now.request, &mut found);
                     compare(path, response, &now.response, &mut found);
                 }

@@ -36,10 +36,56 @@ pub struct Method {
     pub path: String,
     /// The id on the wire: [`crate::method_id`] of the path.
     pub id: u32,
+    /// Which sides send a sequence of messages. Left out of the JSON where neither does.
+    #[serde(default, skip_serializing_if = "Streaming::is_unary")]
+    pub streaming: Streaming,
     /// Layout of the request.
     pub request: Layout,
     /// Layout of the response.
     pub response: Layout,
+}
+
+/// Which sides of a method send a sequence of messages rather than one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Streaming {
+    /// Neither.
+    #[default]
+    Unary,
+    /// The client: many requests, one response.
+    Client,
+    /// The server: one request, many responses.
+    Server,
+    /// Both, independently of each other.
+    Bidirectional,
+}
+
+impl Streaming {
+    /// By the two labels of a `.proto` method.
+    pub fn new(client: bool, server: bool) -> Self {
+        match (client, server) {
+            (false, false) => Self::Unary,
+            (true, false) => Self::Client,
+            (false, true) => Self::Server,
+            (true, true) => Self::Bidirectional,
+        }
+    }
+
+    /// Whether neither side streams.
+    pub fn is_unary(&self) -> bool {
+        *self == Self::Unary
+    }
+}
+
+impl std::fmt::Display for Streaming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unary => "unary",
+            Self::Client => "client-streaming",
+            Self::Server => "server-streaming",
+            Self::Bidirectional => "bidirectional",
+        })
+    }
 }
 
 impl Manifest {

@@ -11,7 +11,7 @@ use crate::descriptor::{self, File, FileSet, OPTION_NUMBER};
 use crate::error::{Error, Fault, Problem, Problems};
 use crate::fields::{Symbol, Symbols, body_kind, kind};
 use crate::layout::{BLOCK_DEFAULT, BLOCK_MAX, BodyField, FieldKind, Layout, Member, method_id};
-use crate::manifest::{Manifest, Method, Service};
+use crate::manifest::{Manifest, Method, Service, Streaming};
 use crate::names::{
     FULL_NAME_MAX, Found, Text, bare, indexed, is_name, messages, position, printable, scope,
 };
@@ -281,9 +281,6 @@ impl<'a> Reader<'a> {
         if !is_name(name) {
             return Err(Fault::Name(printable(name)));
         }
-        if *client_streaming || *server_streaming {
-            return Err(Fault::Streaming);
-        }
         let path = format!("/{service}/{name}");
         let id = method_id(&path);
         if id == 0 {
@@ -310,6 +307,13 @@ impl<'a> Reader<'a> {
         let layout = |name: &str| {
             self.layouts.get(name).cloned().ok_or_else(|| Fault::Unresolved(printable(bare(name))))
         };
-        Ok(Method { name: name.clone(), path, id, request: layout(input)?, response: layout(output)? })
+        Ok(Method {
+            name: name.clone(),
+            path,
+            id,
+            streaming: Streaming::new(*client_streaming, *server_streaming),
+            request: layout(input)?,
+            response: layout(output)?,
+        })
     }
 }

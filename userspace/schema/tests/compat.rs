@@ -5,7 +5,9 @@ use std::fs;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use tollfree_schema::{BindRequest, Compat, FieldKind, Layout, Manifest, Member, layout, lint, method_id};
+use tollfree_schema::{
+    BindRequest, Compat, FieldKind, Layout, Manifest, Member, Streaming, layout, lint, method_id,
+};
 
 /// The manifest of a service whose only method takes and returns a message with these fields.
 fn manifest(fields: &str) -> Manifest {
@@ -148,6 +150,39 @@ fn a_manifest_edited_by_hand_is_refused() {
     assert!(error.to_string().starts_with("not a layout manifest"), "{error}");
 }
 
+#[test]
+fn a_method_that_begins_to_stream_is_another_method() {
+    let service = |output: &str| {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("x.proto");
+        let text = format!(
+            "syntax = \"proto3\"; package t; message M {{}} service S {{ rpc Call(M) returns ({output}); }}"
+        );
+        fs::write(&file, text).expect("a temporary file");
+        Manifest::from_proto(&[file], &[]).expect("valid")
+    };
+    let (one, many) = (service("M"), service("stream M"));
+    assert_eq!(many.services[0].methods[0].streaming, Streaming::Server);
+    let json = many.to_json().expect("JSON");
+    assert!(
+        json.contains("\"streaming\": \"server\"") && !one.to_json().expect("JSON").contains("streaming")
+    );
+    assert_eq!(Manifest::from_json(&json).expect("its own"), many);
+
+    let told = BindRequest::new(&one.services[0].methods[0]).check(&many.services[0].methods[0]);
+    assert_eq!(
+        told.map_err(|mismatch| mismatch.to_string()),
+        Err("the method is server-streaming here and unary at the peer".to_owned())
+    );
+    let broken: Vec<_> = lint::against(&one, &many).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        broken,
+        [
+            "/t.S/Call was unary and is server-streaming: peers that run would wait for what never comes; give it a new name"
+        ]
+    );
+}
+
 fn kind() -> impl Strategy<Value = FieldKind> {
     prop_oneof![
         Just(FieldKind::Bool),
@@ -170,8 +205,9 @@ fn any_layout() -> impl Strategy<Value = Layout> {
 
 proptest! {
     #[test]
-    fn a_bind_request_arrives_as_it_was_sent(request in any_layout(), response in any_layout()) {
-        let bind = BindRequest { path: "/t.S/Call".into(), request, response };
+    fn a_bind_request_arrives_as_it_was_sent(request in any_layout(), response in any_layout(), client: bool, server: bool) {
+        let streaming = Streaming::new(client, server);
+        let bind = BindRequest { path: "/t.S/Call".into(), streaming, request, response };
         prop_assert_eq!(BindRequest::decode(&bind.encode()).expect("our own"), bind);
     }
 

@@ -130,10 +130,6 @@ fn files_and_services() {
         ),
         ("syntax = \"proto3\";\nimport \"not/there.proto\";\n", "2:1: import 'not/there.proto' not found"),
         (
-            "syntax = \"proto3\";\nmessage M {}\nservice S {\n  rpc A(M) returns (stream M);\n}\n",
-            "4:3: method `S.A`: streaming methods are not supported",
-        ),
-        (
             "syntax = \"proto3\";\nmessage M {}\nservice S {\n  rpc A(N) returns (M);\n}\n",
             "4:9: name 'N' is not defined",
         ),

@@ -26,7 +26,7 @@ fn assert_golden(name: &str, text: &str) {
 
 #[test]
 fn manifests() {
-    for name in ["hash", "kv"] {
+    for name in ["hash", "kv", "feed"] {
         let manifest =
             Manifest::from_proto(&files(&[&format!("{name}.proto")]), &[]).expect("examples are valid");
         let json = manifest.to_json().expect("manifests are JSON");
@@ -37,7 +37,8 @@ fn manifests() {
 
 #[test]
 fn stubs() {
-    let generated = codegen::generate(&files(&["hash.proto", "kv.proto"]), &[]).expect("examples are valid");
+    let generated = codegen::generate(&files(&["hash.proto", "kv.proto", "feed.proto"]), &[])
+        .expect("examples are valid");
     assert_eq!(generated.sources.keys().collect::<Vec<_>>(), ["demo.rs"]);
     let text = &generated.sources["demo.rs"];
     syn::parse_file(text).expect("generated code is Rust");

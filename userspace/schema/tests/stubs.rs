@@ -47,7 +47,7 @@ fn every_kind_of_field_arrives() {
 #[test]
 fn the_embedded_set_gives_the_same_manifest() {
     let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas");
-    let files = ["hash.proto", "kv.proto"].map(|name| schemas.join(name));
+    let files = ["hash.proto", "kv.proto", "feed.proto"].map(|name| schemas.join(name));
     let embedded = Manifest::from_descriptor_set(demo::DESCRIPTOR_SET).expect("the stubs' own set");
     assert_eq!(embedded, Manifest::from_proto(&files, &[]).expect("valid"));
 }

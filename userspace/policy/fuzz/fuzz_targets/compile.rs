@@ -20,7 +20,7 @@ static SCHEMA: LazyLock<Manifest> = LazyLock::new(|| {
         name: path.rsplit('/').next().unwrap_or_default().into(),
         path: path.into(),
         id: method_id(path),
-        request: layout.clone(),
+        streaming: tollfree_schema::Streaming::Unary, request: layout.clone(),
         response: layout.clone(),
     };
     let kv =

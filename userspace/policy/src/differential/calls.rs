@@ -105,6 +105,7 @@ pub fn schema() -> Manifest {
             name: name.into(),
             id: method_id(&path),
             path,
+            streaming: tollfree_schema::Streaming::Unary,
             request: layout(format!("t.{name}"), request),
             response: layout(format!("t.{name}Response"), response),
         }

@@ -32,6 +32,7 @@ fn method(
         name: name.into(),
         id: method_id(&path),
         path,
+        streaming: tollfree_schema::Streaming::Unary,
         request: layout(request, "Request"),
         response: layout(response, "Response"),
     }

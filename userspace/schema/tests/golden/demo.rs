@@ -486,5 +486,352 @@ pub mod kv_server {
         }
     }
 }
+/// The message `SubscribeRequest`.
+#[derive(Clone, PartialEq, Eq, Hash, ::tollfree::codegen::prost::Message)]
+#[prost(prost_path = "::tollfree::codegen::prost")]
+pub struct SubscribeRequest {
+    /// The field `user`.
+    #[prost(string, tag = "1")]
+    pub user: ::tollfree::codegen::prost::alloc::string::String,
+    /// The field `topic`.
+    #[prost(string, tag = "2")]
+    pub topic: ::tollfree::codegen::prost::alloc::string::String,
+    /// 0: no limit.
+    #[prost(uint64, tag = "3")]
+    pub limit: u64,
+}
+/// The message `Item`.
+#[derive(Clone, PartialEq, Eq, Hash, ::tollfree::codegen::prost::Message)]
+#[prost(prost_path = "::tollfree::codegen::prost")]
+pub struct Item {
+    /// Policies judge a stream by the first item.
+    #[prost(string, tag = "1")]
+    pub user: ::tollfree::codegen::prost::alloc::string::String,
+    /// The field `number`.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// The field `payload`.
+    #[prost(bytes = "vec", tag = "3")]
+    pub payload: ::tollfree::codegen::prost::alloc::vec::Vec<u8>,
+}
+/// The message `PublishSummary`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::tollfree::codegen::prost::Message)]
+#[prost(prost_path = "::tollfree::codegen::prost")]
+pub struct PublishSummary {
+    /// The field `items`.
+    #[prost(uint64, tag = "1")]
+    pub items: u64,
+    /// The field `bytes`.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+}
+impl ::tollfree::Message for SubscribeRequest {
+    const LAYOUT: u32 = 0xa6613a8d;
+    const FLAT_LEN: usize = 56;
+    fn take_flat(
+        &mut self,
+        block: &mut [u8],
+    ) -> ::core::result::Result<(), ::tollfree::Status> {
+        let too_long = |field: &str, error: ::tollfree::codegen::flat::TooLong| {
+            ::tollfree::Status::invalid_argument(
+                format!(
+                    "field `{field}` of `demo.SubscribeRequest` has {} bytes; the schema allows {}",
+                    error.length, error.max_len,
+                ),
+            )
+        };
+        ::tollfree::codegen::flat::put_bytes(
+                block,
+                0,
+                15,
+                ::core::mem::take(&mut self.user).as_bytes(),
+            )
+            .map_err(|error| too_long("user", error))?;
+        ::tollfree::codegen::flat::put_bytes(
+                block,
+                16,
+                31,
+                ::core::mem::take(&mut self.topic).as_bytes(),
+            )
+            .map_err(|error| too_long("topic", error))?;
+        ::tollfree::codegen::flat::put(
+                block,
+                48,
+                &::core::mem::take(&mut self.limit).to_le_bytes(),
+            )
+            .map_err(|error| too_long("limit", error))?;
+        ::core::result::Result::Ok(())
+    }
+    fn put_flat(&mut self, block: &[u8]) {
+        let view = ::tollfree::codegen::flat::FlatView(block);
+        self.user = view.str(0, 15).unwrap_or_default().into();
+        self.topic = view.str(16, 31).unwrap_or_default().into();
+        self.limit = view.u64(48).unwrap_or_default();
+    }
+}
+impl ::tollfree::Message for Item {
+    const LAYOUT: u32 = 0x425a31a7;
+    const FLAT_LEN: usize = 24;
+    fn take_flat(
+        &mut self,
+        block: &mut [u8],
+    ) -> ::core::result::Result<(), ::tollfree::Status> {
+        let too_long = |field: &str, error: ::tollfree::codegen::flat::TooLong| {
+            ::tollfree::Status::invalid_argument(
+                format!(
+                    "field `{field}` of `demo.Item` has {} bytes; the schema allows {}",
+                    error.length, error.max_len,
+                ),
+            )
+        };
+        ::tollfree::codegen::flat::put_bytes(
+                block,
+                0,
+                15,
+                ::core::mem::take(&mut self.user).as_bytes(),
+            )
+            .map_err(|error| too_long("user", error))?;
+        ::tollfree::codegen::flat::put(
+                block,
+                16,
+                &::core::mem::take(&mut self.number).to_le_bytes(),
+            )
+            .map_err(|error| too_long("number", error))?;
+        ::core::result::Result::Ok(())
+    }
+    fn put_flat(&mut self, block: &[u8]) {
+        let view = ::tollfree::codegen::flat::FlatView(block);
+        self.user = view.str(0, 15).unwrap_or_default().into();
+        self.number = view.u64(16).unwrap_or_default();
+    }
+}
+impl ::tollfree::Message for PublishSummary {
+    const LAYOUT: u32 = 0x138169ad;
+    const FLAT_LEN: usize = 16;
+    fn take_flat(
+        &mut self,
+        block: &mut [u8],
+    ) -> ::core::result::Result<(), ::tollfree::Status> {
+        let too_long = |field: &str, error: ::tollfree::codegen::flat::TooLong| {
+            ::tollfree::Status::invalid_argument(
+                format!(
+                    "field `{field}` of `demo.PublishSummary` has {} bytes; the schema allows {}",
+                    error.length, error.max_len,
+                ),
+            )
+        };
+        ::tollfree::codegen::flat::put(
+                block,
+                0,
+                &::core::mem::take(&mut self.items).to_le_bytes(),
+            )
+            .map_err(|error| too_long("items", error))?;
+        ::tollfree::codegen::flat::put(
+                block,
+                8,
+                &::core::mem::take(&mut self.bytes).to_le_bytes(),
+            )
+            .map_err(|error| too_long("bytes", error))?;
+        ::core::result::Result::Ok(())
+    }
+    fn put_flat(&mut self, block: &[u8]) {
+        let view = ::tollfree::codegen::flat::FlatView(block);
+        self.items = view.u64(0).unwrap_or_default();
+        self.bytes = view.u64(8).unwrap_or_default();
+    }
+}
+/// Calling `demo.Feed`.
+pub mod feed_client {
+    #![allow(dead_code, clippy::allow_attributes)]
+    /// A client of `demo.Feed`.
+    #[derive(Clone, Debug)]
+    pub struct FeedClient {
+        channel: ::tollfree::Channel,
+    }
+    impl FeedClient {
+        /// A client that calls through `channel`.
+        pub fn new(channel: ::tollfree::Channel) -> Self {
+            Self {
+                channel: channel.describe(super::DESCRIPTOR_SET),
+            }
+        }
+        /// Everything published on a topic from now on, until the subscriber hangs up or `limit` items were sent.
+        ///
+        /// # Errors
+        /// The status the call ended with, where it did before its response began.
+        pub async fn subscribe(
+            &self,
+            request: impl ::core::convert::Into<
+                ::tollfree::Request<super::SubscribeRequest>,
+            >,
+        ) -> ::core::result::Result<
+            ::tollfree::Response<::tollfree::Streaming<super::Item>>,
+            ::tollfree::Status,
+        > {
+            const METHOD: ::tollfree::MethodInfo = ::tollfree::MethodInfo {
+                path: "/demo.Feed/Subscribe",
+                id: 0x27d2bf6a,
+            };
+            self.channel.server_streaming(METHOD, request.into()).await
+        }
+        /// Publishes items one after the other; answers when the last has arrived.
+        ///
+        /// # Errors
+        /// The status the call ended with, where not OK.
+        pub async fn publish(
+            &self,
+            request: impl ::tollfree::IntoStreamingRequest<Message = super::Item>,
+        ) -> ::core::result::Result<
+            ::tollfree::Response<super::PublishSummary>,
+            ::tollfree::Status,
+        > {
+            const METHOD: ::tollfree::MethodInfo = ::tollfree::MethodInfo {
+                path: "/demo.Feed/Publish",
+                id: 0x7b532dc5,
+            };
+            self.channel.client_streaming(METHOD, request.into_streaming_request()).await
+        }
+        /// Answers each item as it comes.
+        ///
+        /// # Errors
+        /// The status the call ended with, where it did before its response began.
+        pub async fn converse(
+            &self,
+            request: impl ::tollfree::IntoStreamingRequest<Message = super::Item>,
+        ) -> ::core::result::Result<
+            ::tollfree::Response<::tollfree::Streaming<super::Item>>,
+            ::tollfree::Status,
+        > {
+            const METHOD: ::tollfree::MethodInfo = ::tollfree::MethodInfo {
+                path: "/demo.Feed/Converse",
+                id: 0x2f16f26f,
+            };
+            self.channel.streaming(METHOD, request.into_streaming_request()).await
+        }
+    }
+}
+/// Offering `demo.Feed`.
+pub mod feed_server {
+    #![allow(dead_code, clippy::allow_attributes)]
+    /// What a server of `demo.Feed` does.
+    pub trait Feed: ::core::marker::Send + ::core::marker::Sync + 'static {
+        /// The responses to `/demo.Feed/Subscribe`.
+        type SubscribeStream: ::tollfree::codegen::Stream<
+                Item = ::core::result::Result<super::Item, ::tollfree::Status>,
+            >
+            + ::core::marker::Send
+            + 'static;
+        /// Everything published on a topic from now on, until the subscriber hangs up or `limit` items were sent.
+        fn subscribe(
+            &self,
+            request: ::tollfree::Request<super::SubscribeRequest>,
+        ) -> impl ::core::future::Future<
+            Output = ::core::result::Result<
+                ::tollfree::Response<Self::SubscribeStream>,
+                ::tollfree::Status,
+            >,
+        > + ::core::marker::Send;
+        /// Publishes items one after the other; answers when the last has arrived.
+        fn publish(
+            &self,
+            request: ::tollfree::Request<::tollfree::Streaming<super::Item>>,
+        ) -> impl ::core::future::Future<
+            Output = ::core::result::Result<
+                ::tollfree::Response<super::PublishSummary>,
+                ::tollfree::Status,
+            >,
+        > + ::core::marker::Send;
+        /// The responses to `/demo.Feed/Converse`.
+        type ConverseStream: ::tollfree::codegen::Stream<
+                Item = ::core::result::Result<super::Item, ::tollfree::Status>,
+            >
+            + ::core::marker::Send
+            + 'static;
+        /// Answers each item as it comes.
+        fn converse(
+            &self,
+            request: ::tollfree::Request<::tollfree::Streaming<super::Item>>,
+        ) -> impl ::core::future::Future<
+            Output = ::core::result::Result<
+                ::tollfree::Response<Self::ConverseStream>,
+                ::tollfree::Status,
+            >,
+        > + ::core::marker::Send;
+    }
+    /// Makes a service of an implementation of [`Feed`].
+    #[derive(Debug)]
+    pub struct FeedServer<T> {
+        inner: ::std::sync::Arc<T>,
+    }
+    impl<T: Feed> FeedServer<T> {
+        /// The service that `inner` implements.
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(::std::sync::Arc::new(inner))
+        }
+        /// The same, where others hold the implementation, too.
+        pub fn from_arc(inner: ::std::sync::Arc<T>) -> Self {
+            Self { inner }
+        }
+    }
+    impl<T> ::core::clone::Clone for FeedServer<T> {
+        fn clone(&self) -> Self {
+            Self {
+                inner: ::std::sync::Arc::clone(&self.inner),
+            }
+        }
+    }
+    impl<T: Feed> ::tollfree::Service for FeedServer<T> {
+        const NAME: &'static str = "demo.Feed";
+        const DESCRIPTOR_SET: &'static [u8] = super::DESCRIPTOR_SET;
+        const METHODS: &'static [::tollfree::MethodInfo] = &[
+            ::tollfree::MethodInfo {
+                path: "/demo.Feed/Subscribe",
+                id: 0x27d2bf6a,
+            },
+            ::tollfree::MethodInfo {
+                path: "/demo.Feed/Publish",
+                id: 0x7b532dc5,
+            },
+            ::tollfree::MethodInfo {
+                path: "/demo.Feed/Converse",
+                id: 0x2f16f26f,
+            },
+        ];
+        fn call(
+            self: ::std::sync::Arc<Self>,
+            info: ::tollfree::CallInfo,
+            flat: &[u8],
+            body: &[u8],
+        ) -> ::tollfree::HandlerFuture {
+            match info.method {
+                0x27d2bf6a => {
+                    ::tollfree::dispatch_server_streaming(
+                        info,
+                        flat,
+                        body,
+                        move |request| async move { self.inner.subscribe(request).await },
+                    )
+                }
+                0x7b532dc5 => {
+                    ::tollfree::dispatch_client_streaming(
+                        info,
+                        flat,
+                        body,
+                        move |request| async move { self.inner.publish(request).await },
+                    )
+                }
+                0x2f16f26f => {
+                    ::tollfree::dispatch_streaming(
+                        info,
+                        flat,
+                        body,
+                        move |request| async move { self.inner.converse(request).await },
+                    )
+                }
+                _ => ::tollfree::unimplemented(info),
+            }
+        }
+    }
+}
 /// The schema as an encoded `FileDescriptorSet`: what clients and servers tell the daemon.
-pub const DESCRIPTOR_SET: &[u8] = b"\n\xda\x01\n\nhash.proto\x12\x04demo\x1a\x16tollfree/options.proto\"=\n\x0bHashRequest\x12\x1a\n\x04user\x18\x01 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x0fR\x04user\x12\x12\n\x04data\x18\x02 \x01(\x0cR\x04data\".\n\x0cHashResponse\x12\x1e\n\x06digest\x18\x01 \x01(\x0cB\x06\x9a\xe1\x18\x02\x10 R\x06digest27\n\x04Hash\x12/\n\x06Sha256\x12\x11.demo.HashRequest\x1a\x12.demo.HashResponseb\x06proto3\n\x9f\x03\n\x08kv.proto\x12\x04demo\x1a\x16tollfree/options.proto\"B\n\nGetRequest\x12\x1a\n\x04user\x18\x01 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x0fR\x04user\x12\x18\n\x03key\x18\x02 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x1fR\x03key\"#\n\x0bGetResponse\x12\x14\n\x05value\x18\x01 \x01(\x0cR\x05value\"u\n\nSetRequest\x12\x1a\n\x04user\x18\x01 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x0fR\x04user\x12\x18\n\x03key\x18\x02 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x1fR\x03key\x12\x14\n\x05value\x18\x03 \x01(\x0cR\x05value\x12\x1b\n\x06ttl_ms\x18\x04 \x01(\x04B\x04\x9a\xe1\x18\x00R\x05ttlMs\"/\n\x0bSetResponse\x12 \n\x08replaced\x18\x01 \x01(\x08B\x04\x9a\xe1\x18\x00R\x08replaced2\\\n\x02Kv\x12*\n\x03GET\x12\x10.demo.GetRequest\x1a\x11.demo.GetResponse\x12*\n\x03SET\x12\x10.demo.SetRequest\x1a\x11.demo.SetResponseb\x06proto3";
+pub const DESCRIPTOR_SET: &[u8] = b"\n\xda\x01\n\nhash.proto\x12\x04demo\x1a\x16tollfree/options.proto\"=\n\x0bHashRequest\x12\x1a\n\x04user\x18\x01 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x0fR\x04user\x12\x12\n\x04data\x18\x02 \x01(\x0cR\x04data\".\n\x0cHashResponse\x12\x1e\n\x06digest\x18\x01 \x01(\x0cB\x06\x9a\xe1\x18\x02\x10 R\x06digest27\n\x04Hash\x12/\n\x06Sha256\x12\x11.demo.HashRequest\x1a\x12.demo.HashResponseb\x06proto3\n\x9f\x03\n\x08kv.proto\x12\x04demo\x1a\x16tollfree/options.proto\"B\n\nGetRequest\x12\x1a\n\x04user\x18\x01 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x0fR\x04user\x12\x18\n\x03key\x18\x02 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x1fR\x03key\"#\n\x0bGetResponse\x12\x14\n\x05value\x18\x01 \x01(\x0cR\x05value\"u\n\nSetRequest\x12\x1a\n\x04user\x18\x01 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x0fR\x04user\x12\x18\n\x03key\x18\x02 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x1fR\x03key\x12\x14\n\x05value\x18\x03 \x01(\x0cR\x05value\x12\x1b\n\x06ttl_ms\x18\x04 \x01(\x04B\x04\x9a\xe1\x18\x00R\x05ttlMs\"/\n\x0bSetResponse\x12 \n\x08replaced\x18\x01 \x01(\x08B\x04\x9a\xe1\x18\x00R\x08replaced2\\\n\x02Kv\x12*\n\x03GET\x12\x10.demo.GetRequest\x1a\x11.demo.GetResponse\x12*\n\x03SET\x12\x10.demo.SetRequest\x1a\x11.demo.SetResponseb\x06proto3\n\xd5\x03\n\nfeed.proto\x12\x04demo\x1a\x16tollfree/options.proto\"h\n\x10SubscribeRequest\x12\x1a\n\x04user\x18\x01 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x0fR\x04user\x12\x1c\n\x05topic\x18\x02 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x1fR\x05topic\x12\x1a\n\x05limit\x18\x03 \x01(\x04B\x04\x9a\xe1\x18\x00R\x05limit\"Z\n\x04Item\x12\x1a\n\x04user\x18\x01 \x01(\tB\x06\x9a\xe1\x18\x02\x08\x0fR\x04user\x12\x1c\n\x06number\x18\x02 \x01(\x04B\x04\x9a\xe1\x18\x00R\x06number\x12\x18\n\x07payload\x18\x03 \x01(\x0cR\x07payload\"H\n\x0ePublishSummary\x12\x1a\n\x05items\x18\x01 \x01(\x04B\x04\x9a\xe1\x18\x00R\x05items\x12\x1a\n\x05bytes\x18\x02 \x01(\x04B\x04\x9a\xe1\x18\x00R\x05bytes2\x90\x01\n\x04Feed\x121\n\tSubscribe\x12\x16.demo.SubscribeRequest\x1a\n.demo.Item0\x01\x12-\n\x07Publish\x12\n.demo.Item\x1a\x14.demo.PublishSummary(\x01\x12&\n\x08Converse\x12\n.demo.Item\x1a\n.demo.Item(\x010\x01b\x06proto3";
