@@ -7,7 +7,6 @@ use tollfree_ring::daemon::Port;
 use tollfree_ring::{DaemonOp, DeliveryHeader, VerdictAt};
 use tollfree_schema::Method;
 use tollfree_wire::Code;
-use tollfree_wire::header::NO_DEADLINE;
 
 /// Names an attached application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +27,19 @@ pub struct KnownMethod {
     pub service: Arc<str>,
 }
 
+impl KnownMethod {
+    /// Checks a flat block that an application writes in its request.
+    pub fn check_request(&self, layout: u32, flat: &[u8]) -> Result<(), (Code, String)> {
+        let request = &self.method.request;
+        if request.fingerprint != layout || usize::from(request.flat_len) != flat.len() {
+            let path = &self.method.path;
+            let why = format!("the flat block of {path} is not in the layout the application attached with");
+            return Err((Code::InvalidArgument, why));
+        }
+        request.validate(flat).map_err(|malformed| (Code::InvalidArgument, malformed.to_string()))
+    }
+}
+
 /// A delivery that found the ring full.
 struct Waiting {
     header: DeliveryHeader,
@@ -44,6 +56,8 @@ pub struct App {
     pub methods: HashMap<u32, Arc<KnownMethod>>,
     pub calls_made: u64,
     pub calls_served: u64,
+    /// The keys, in the table of outgoing calls, of the streams it has opened, by cookie.
+    pub streams: HashMap<u64, u64>,
     /// Its process is gone; the rings stay mapped until the transport has sent the last long reply from them.
     pub detached: bool,
     /// Long replies that the transport still sends from its region.
@@ -73,6 +87,7 @@ impl App {
             methods,
             calls_made: 0,
             calls_served: 0,
+            streams: HashMap::new(),
             detached: false,
             held_replies: 0,
             backlog: VecDeque::new(),
@@ -161,15 +176,14 @@ impl App {
 
     /// Lets an application reuse the room of a reply.
     pub fn release(&mut self, handle: u64) {
-        let header =
-            DeliveryHeader { op: DaemonOp::Released, ..response(handle, 0, 0, Code::Ok, VerdictAt::None) };
-        self.deliver(&header, &[], &[]);
+        self.deliver(&DeliveryHeader::new(DaemonOp::Released, handle), &[], &[]);
     }
 
     /// Tells an application that a call it made or serves was cancelled.
     pub fn cancelled(&mut self, call: u64) {
-        let header = response(call, 0, 0, Code::Cancelled, VerdictAt::None);
-        self.deliver(&DeliveryHeader { op: DaemonOp::Cancelled, ..header }, &[], &[]);
+        let header =
+            DeliveryHeader { status: Code::Cancelled, ..DeliveryHeader::new(DaemonOp::Cancelled, call) };
+        self.deliver(&header, &[], &[]);
     }
 
     /// Shows the application what was delivered since the last time; true if there was anything.
@@ -192,13 +206,5 @@ impl App {
 
 /// The header of a delivered response.
 pub fn response(call: u64, method: u32, layout: u32, status: Code, verdict_at: VerdictAt) -> DeliveryHeader {
-    DeliveryHeader {
-        op: DaemonOp::Response,
-        status,
-        method,
-        call,
-        layout,
-        deadline_us: NO_DEADLINE,
-        verdict_at,
-    }
+    DeliveryHeader { status, method, layout, verdict_at, ..DeliveryHeader::new(DaemonOp::Response, call) }
 }

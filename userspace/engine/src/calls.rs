@@ -2,7 +2,8 @@
 
 use crate::apps::AppId;
 use crate::bindings::Key;
-use tollfree_ring::Span;
+use crate::streams::Written;
+use tollfree_ring::{Flags, Span};
 use tollfree_transport::{CallHandle, IncomingCall};
 use tollfree_wire::Code;
 
@@ -11,12 +12,16 @@ use tollfree_wire::Code;
 pub struct Outgoing {
     pub origin: Origin,
     pub method: u32,
+    /// What is to know of its first message.
+    pub flags: Flags,
     pub deadline_ns: u64,
     /// The agreement it depends on; `None` for calls that stay on this host.
     pub binding: Option<Key>,
     pub progress: Progress,
     /// What waits for its response: a key of [`crate::core::Core::judged`].
     pub judged: Option<u64>,
+    /// What the application has written of its request, where the method streams.
+    pub requests: Option<Box<Written>>,
 }
 
 /// Who is waiting for the result.
@@ -54,6 +59,8 @@ pub struct Incoming {
     pub judged: Option<u64>,
     /// When it ends at the latest, where a policy says so.
     pub ends_ns: Option<u64>,
+    /// What the application has written of its response, where the method streams.
+    pub responses: Option<Box<Written>>,
 }
 
 /// Who asked.

@@ -12,10 +12,11 @@ use crate::gate::Gate;
 use crate::identity::Peer;
 use crate::log::PolicyLog;
 use crate::slab::Slab;
+use crate::streams::Direction;
 use crate::verdict::{Back, Ended, Judged};
 use std::collections::HashMap;
 use tollfree_policy::{LogLine, Tracked};
-use tollfree_ring::VerdictAt;
+use tollfree_ring::{DeliveryHeader, Flags, VerdictAt};
 use tollfree_transport::{Event, IncomingCall, SessionChange, Transport, Verdict};
 use tollfree_wire::header::FLAT_MAX;
 use tollfree_wire::{Code, Reason, SessionEntry};
@@ -73,6 +74,10 @@ pub struct Core<D> {
     pub refusals: Vec<Refusal>,
     /// Calls whose service has no room now: their callers are to try again.
     pub deferred: Vec<IncomingCall>,
+    /// Directions of streams whose writers are to be told of free room.
+    pub taken: Vec<Direction>,
+    /// Streams that could not go on, by their keys in `outgoing`.
+    pub broken: Vec<(u64, Code, String)>,
     /// Calls whose layout was just agreed on, with their flat blocks.
     pub ready: Vec<crate::bindings::WaitingCall>,
     /// Turns the loop has made: spreads calls over applications that serve the same method.
@@ -103,6 +108,8 @@ impl<D: Driver> Core<D> {
             reasons: [0; Reason::COUNT],
             refusals: Vec::new(),
             deferred: Vec::new(),
+            taken: Vec::new(),
+            broken: Vec::new(),
             ready: Vec::new(),
             turns: 0,
         }
@@ -123,7 +130,7 @@ impl<D: Driver> Core<D> {
     pub fn on_event(&mut self, now: u64, event: Event<'_>) {
         match event {
             Event::Request(request) => self.on_request(now, &request),
-            Event::Response { token, status, layout, flat, body, verdict } => {
+            Event::Response { token, status, layout, flat, metadata, body, verdict } => {
                 let at = match verdict {
                     Verdict::Peer { by_engine: true } => VerdictAt::Engine,
                     Verdict::Peer { by_engine: false } if status == Code::Ok => VerdictAt::None,
@@ -137,7 +144,8 @@ impl<D: Driver> Core<D> {
                     Verdict::Driver => driver_text(status),
                     Verdict::Peer { .. } => body,
                 };
-                self.on_response(now, token, status, at, layout, flat, body);
+                let flags = Flags { metadata, ..Flags::default() };
+                self.on_response(now, token, status, at, flags, layout, flat, body);
             }
             Event::Cancelled { call } => self.on_cancelled(now, call),
             Event::Released { token } => self.on_released(token & !REPLY_TOKEN),
@@ -160,11 +168,12 @@ impl<D: Driver> Core<D> {
         token: u64,
         status: Code,
         at: VerdictAt,
+        flags: Flags,
         layout: u32,
         flat: &[u8],
         body: &[u8],
     ) {
-        let Some(call) = self.outgoing.remove(token) else {
+        let Some(call) = self.remove_outgoing(token) else {
             return self.count(Reason::StaleCall);
         };
         let Outgoing { origin, method, binding, judged, .. } = call;
@@ -189,7 +198,8 @@ impl<D: Driver> Core<D> {
                     flat = changed;
                 }
                 if let Some(app) = self.apps.get_mut(app.0) {
-                    app.deliver(&response(cookie, method, layout, status, at), flat, body);
+                    let header = DeliveryHeader { flags, ..response(cookie, method, layout, status, at) };
+                    app.deliver(&header, flat, body);
                 }
             }
             Origin::Bind => {
@@ -213,7 +223,7 @@ impl<D: Driver> Core<D> {
 
     /// Ends an outgoing call that the transport does not have (any more).
     pub fn fail(&mut self, now: u64, token: u64, status: Code, at: VerdictAt, why: &str) {
-        let Some(call) = self.outgoing.remove(token) else { return };
+        let Some(call) = self.remove_outgoing(token) else { return };
         let mut back = Back { body_len: why.len() as u32, ..Back::status(status) };
         if let Err(ended) = self.judge_back(now, call.judged, &mut back) {
             return self.end_here(now, call, ended);
@@ -243,7 +253,7 @@ impl<D: Driver> Core<D> {
                     _ => (lost_ns, Code::Unavailable),
                 };
                 let (progress, judged) = (Progress::Dropped(status), None);
-                self.outgoing.insert(Outgoing { deadline_ns, progress, judged, ..call });
+                self.insert_outgoing(Outgoing { deadline_ns, progress, judged, ..call });
             }
         }
     }
@@ -396,7 +406,7 @@ impl<D: Driver> Core<D> {
         match ended {
             Ended::Status(status, why) => self.fail(now, token, status, VerdictAt::Engine, &why),
             ended => {
-                let Some(call) = self.outgoing.remove(token) else { return };
+                let Some(call) = self.remove_outgoing(token) else { return };
                 let ended = self.end_back(now, call.judged, ended);
                 self.end_here(now, call, ended);
             }
@@ -405,7 +415,7 @@ impl<D: Driver> Core<D> {
 
     /// Forgets an outgoing call whose caller no longer wants the result.
     pub fn withdraw(&mut self, now: u64, transport: &mut Transport, token: u64) {
-        let Some(call) = self.outgoing.remove(token) else { return };
+        let Some(call) = self.remove_outgoing(token) else { return };
         // Nobody waits for what the policy makes of the end.
         drop(self.judge_back(now, call.judged, &mut Back::status(Code::Cancelled)));
         match call.progress {

@@ -1,6 +1,7 @@
 //! Calls that a policy holds for a while, in bounded number and size.
 
 use std::collections::BTreeMap;
+use tollfree_ring::Flags;
 use tollfree_transport::IncomingCall;
 
 /// Most calls that are held at once.
@@ -28,6 +29,7 @@ pub struct Arrived {
     pub deadline_ns: u64,
     pub capped: bool,
     pub flat: Vec<u8>,
+    pub flags: Flags,
     pub body: Vec<u8>,
     pub judged: Option<u64>,
 }

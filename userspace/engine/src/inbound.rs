@@ -7,13 +7,13 @@ use crate::core::{Core, Refusal};
 use crate::delay::{Arrived, Held};
 use crate::driver::Driver;
 use crate::verdict::{Asked, Back, Ended, Passed};
-use tollfree_ring::{DaemonOp, DeliveryHeader, Submission, VerdictAt};
+use tollfree_ring::{DaemonOp, DeliveryHeader, Flags, Submission, VerdictAt};
 use tollfree_schema::{BindRequest, Compat};
 use tollfree_transport::{IncomingCall, IncomingRequest, Reply, Transport};
 use tollfree_wire::frame::Peer;
 use tollfree_wire::header::{FLAT_MAX, METHOD_CONTROL, NO_DEADLINE};
 use tollfree_wire::maps::LayoutKey;
-use tollfree_wire::{Code, Reason};
+use tollfree_wire::{Code, Metadata, Reason};
 use tracing::{info, warn};
 
 /// What a caller reads whose call took longer than a policy allows.
@@ -28,6 +28,7 @@ struct Request<'a> {
     /// The deadline is a policy's.
     capped: bool,
     flat: &'a [u8],
+    flags: Flags,
     body: &'a [u8],
     judged: Option<u64>,
 }
@@ -49,7 +50,9 @@ impl<D: Driver> Core<D> {
 
     /// Judges a request, and serves it or holds it.
     fn take(&mut self, now: u64, request: &IncomingRequest<'_>) -> Result<(), Ended> {
-        let &IncomingRequest { call, session, method, layout, deadline_ns, judged, flat, body, .. } = request;
+        let &IncomingRequest {
+            call, session, method, layout, deadline_ns, judged, flat, metadata, body, ..
+        } = request;
         let id = self.server_of(method)?;
         if self.apps.get(id.0).is_some_and(|app| !app.has_room()) {
             // Before it is judged: it will be when it comes again.
@@ -57,6 +60,10 @@ impl<D: Driver> Core<D> {
             return Ok(());
         }
         let known = self.check_flat(id, request)?;
+        if metadata {
+            Metadata::split(body).map_err(|malformed| (Code::InvalidArgument, malformed.to_string()))?;
+        }
+        let flags = Flags { metadata, last: true, bare: false };
         let arrival = self.server_gate.arrival(judged);
         let mut copy = [0; FLAT_MAX];
         let copy = &mut copy[..flat.len()];
@@ -74,7 +81,7 @@ impl<D: Driver> Core<D> {
         let Passed { judged, delay_ns, deadline_ns: ends_ns } = passed;
         let capped = ends_ns < deadline_ns;
         let request =
-            Request { call, method, layout, deadline_ns: ends_ns, capped, flat: copy, body, judged };
+            Request { call, method, layout, deadline_ns: ends_ns, capped, flat: copy, flags, body, judged };
         if delay_ns == 0 {
             return self.serve(now, &request);
         }
@@ -83,14 +90,15 @@ impl<D: Driver> Core<D> {
         }
         let Request { flat, body, .. } = request;
         let (flat, body) = (flat.to_vec(), body.to_vec());
-        let arrived = Arrived { call, method, layout, deadline_ns: ends_ns, capped, flat, body, judged };
+        let arrived =
+            Arrived { call, method, layout, deadline_ns: ends_ns, capped, flat, flags, body, judged };
         self.delayed.hold(now.saturating_add(delay_ns), Held::Arrived(Box::new(arrived)));
         Ok(())
     }
 
     /// Hands a judged request to a service.
     fn serve(&mut self, now: u64, request: &Request<'_>) -> Result<(), Ended> {
-        let &Request { call, method, layout, deadline_ns, capped, flat, body, judged } = request;
+        let &Request { call, method, layout, deadline_ns, capped, flat, flags, body, judged } = request;
         let admitted = self.server_of(method).and_then(|id| self.admit(id, body.len()).map(|()| id));
         let id = match admitted {
             Ok(id) => id,
@@ -98,18 +106,24 @@ impl<D: Driver> Core<D> {
         };
         let ends_ns = capped.then_some(deadline_ns);
         self.capped += usize::from(capped);
-        let handle =
-            self.incoming.insert(Incoming { app: id, caller: Caller::Remote(call), judged, ends_ns });
+        let handle = self.incoming.insert(Incoming {
+            app: id,
+            caller: Caller::Remote(call),
+            judged,
+            ends_ns,
+            responses: None,
+        });
         if let Some(app) = self.apps.get_mut(id.0) {
-            app.deliver(&request_header(handle, method, layout, deadline_ns, now), flat, body);
+            app.deliver(&request_header(handle, method, flags, layout, deadline_ns, now), flat, body);
         }
         Ok(())
     }
 
     /// Goes on with a request that was held.
     pub fn serve_held(&mut self, now: u64, arrived: &Arrived) {
-        let &Arrived { call, method, layout, deadline_ns, capped, ref flat, ref body, judged } = arrived;
-        let request = Request { call, method, layout, deadline_ns, capped, flat, body, judged };
+        let &Arrived { call, method, layout, deadline_ns, capped, ref flat, flags, ref body, judged } =
+            arrived;
+        let request = Request { call, method, layout, deadline_ns, capped, flat, flags, body, judged };
         let served = if deadline_ns <= now {
             Err(self.end_back(now, judged, expired()))
         } else {
@@ -256,6 +270,7 @@ impl<D: Driver> Core<D> {
                 by_engine: true,
                 layout,
                 flat,
+                metadata: false,
                 body_len: why.len() as u32,
                 token: REPLY_TOKEN | u64::MAX,
                 copy_body: &mut |out| out.copy_from_slice(why.as_bytes()),
@@ -307,15 +322,15 @@ impl<D: Driver> Core<D> {
     }
 
     fn reply_local(&mut self, now: u64, id: AppId, submission: &Submission, outgoing: u64, flat: &mut [u8]) {
-        let &Submission { status, layout, body, .. } = submission;
-        let Some(call) = self.outgoing.remove(outgoing) else { return };
+        let &Submission { status, flags, layout, body, .. } = submission;
+        let Some(call) = self.remove_outgoing(outgoing) else { return };
         let mut back = Back { status, layout, flat, body_len: body.len };
         if let Err(ended) = self.judge_back(now, call.judged, &mut back) {
             return self.end_here(now, call, ended);
         }
         let Outgoing { origin: Origin::App { app: caller, cookie, .. }, method, .. } = call else { return };
         let at = if status == Code::Ok { VerdictAt::None } else { VerdictAt::Application };
-        let header = response(cookie, method, layout, status, at);
+        let header = DeliveryHeader { flags, ..response(cookie, method, layout, status, at) };
         self.copy_between(id, caller, &header, flat, body);
     }
 
@@ -328,7 +343,7 @@ impl<D: Driver> Core<D> {
         call: IncomingCall,
         flat: &[u8],
     ) {
-        let &Submission { status, layout, body, call: handle, .. } = submission;
+        let &Submission { status, flags, layout, body, call: handle, .. } = submission;
         let key = self.held.insert(HeldReply { app: id, handle, body });
         let Some(app) = self.apps.get_mut(id.0) else { return };
         let mut copied = body.len == 0;
@@ -337,6 +352,7 @@ impl<D: Driver> Core<D> {
             by_engine: false,
             layout,
             flat,
+            metadata: flags.metadata,
             body_len: body.len,
             token: REPLY_TOKEN | key,
             copy_body: &mut |out| {
@@ -387,18 +403,17 @@ pub fn expired() -> Ended {
 }
 
 /// The header of a delivered request: what is left of the deadline travels on.
-pub fn request_header(handle: u64, method: u32, layout: u32, deadline_ns: u64, now: u64) -> DeliveryHeader {
+pub fn request_header(
+    handle: u64,
+    method: u32,
+    flags: Flags,
+    layout: u32,
+    deadline_ns: u64,
+    now: u64,
+) -> DeliveryHeader {
     let deadline_us = match deadline_ns {
         u64::MAX => NO_DEADLINE,
         deadline => u32::try_from(deadline.saturating_sub(now) / 1000).unwrap_or(NO_DEADLINE - 1),
     };
-    DeliveryHeader {
-        op: DaemonOp::Request,
-        status: Code::Ok,
-        method,
-        call: handle,
-        layout,
-        deadline_us,
-        verdict_at: VerdictAt::None,
-    }
+    DeliveryHeader { method, flags, layout, deadline_us, ..DeliveryHeader::new(DaemonOp::Request, handle) }
 }

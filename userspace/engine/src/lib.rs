@@ -26,6 +26,7 @@ mod log;
 mod outbound;
 mod poll;
 mod slab;
+mod streams;
 mod verdict;
 mod wait;
 

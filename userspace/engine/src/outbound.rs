@@ -9,10 +9,11 @@ use crate::delay::Held;
 use crate::driver::Driver;
 use crate::gate::Arrival;
 use crate::inbound::{crowded, request_header};
+use crate::streams::{Direction, Written};
 use crate::verdict::{Asked, Back, Passed};
 use std::sync::Arc;
 use tollfree_policy::Start;
-use tollfree_ring::{AppOp, Submission, VerdictAt};
+use tollfree_ring::{AppOp, Flags, Submission, VerdictAt};
 use tollfree_schema::BindRequest;
 use tollfree_transport::{NewCall, Transport};
 use tollfree_wire::Code;
@@ -36,6 +37,12 @@ impl<D: Driver> Core<D> {
                 }
             }
             AppOp::Respond => self.submit_reply(now, transport, id, submission),
+            AppOp::RequestMessage
+            | AppOp::RequestEnd
+            | AppOp::ResponseCredit
+            | AppOp::ResponseHead
+            | AppOp::ResponseMessage
+            | AppOp::RequestCredit => self.submit_stream(now, transport, id, submission),
             AppOp::Cancel => {
                 let it = |call: &Outgoing| matches!(call.origin, Origin::App { app, cookie, .. } if app == id && cookie == submission.call);
                 let tokens = self.outgoing.keys_where(it);
@@ -71,22 +78,24 @@ impl<D: Driver> Core<D> {
                 format!("method {method:#010x} is in none of the schemas that the application attached with");
             return Err((Code::Unimplemented, why));
         };
-        let request = &known.method.request;
-        if request.fingerprint != layout || usize::from(request.flat_len) != flat.len() {
-            let path = &known.method.path;
-            let why = format!("the flat block of {path} is not in the layout the application attached with");
-            return Err((Code::InvalidArgument, why));
+        let flags = self.opening_flags(id, &known, submission)?;
+        // A streaming request without a message has no block to be judged by: all its fields are absent.
+        let layout = if flags.bare { known.method.request.fingerprint } else { layout };
+        if !flags.bare {
+            known.check_request(layout, flat)?;
         }
-        request.validate(flat).map_err(|malformed| (Code::InvalidArgument, malformed.to_string()))?;
+        let requests = Written::opening(known.method.streaming, flat_span.len + body.len, flags.last);
 
         let deadline_ns = deadline(now, deadline_us, transport.timeout_us(method));
         let mut call = Outgoing {
             origin: Origin::App { app: id, cookie, body },
             method,
+            flags,
             deadline_ns,
             binding: None,
             progress: Progress::Delayed,
             judged: None,
+            requests,
         };
         let asked = Asked {
             side: Side::Client,
@@ -105,7 +114,7 @@ impl<D: Driver> Core<D> {
             }
         };
         (call.judged, call.deadline_ns) = (judged, deadline_ns);
-        let token = self.outgoing.insert(call);
+        let token = self.insert_outgoing(call);
         if delay_ns == 0 {
             self.route(now, transport, token, flat);
         } else if self.delayed.has_room(flat.len()) {
@@ -144,6 +153,11 @@ impl<D: Driver> Core<D> {
         let layout = known.method.request.fingerprint;
         if self.services.contains_key(&method) {
             return self.call_local(now, token, id, layout, flat);
+        }
+        if !known.method.streaming.is_unary() {
+            let why =
+                format!("{} streams, which only works between applications of one host", known.method.path);
+            return Err((Code::Unimplemented, why));
         }
         let Some(&peer) = self.config.routes.get(known.service.as_ref()) else {
             let why = format!(
@@ -197,6 +211,7 @@ impl<D: Driver> Core<D> {
             origin: Origin::App { body, .. },
             binding: Some(key),
             method,
+            flags,
             deadline_ns,
             progress,
             ..
@@ -204,8 +219,8 @@ impl<D: Driver> Core<D> {
         else {
             return;
         };
-        let (method, layout, deadline_ns) = (*method, key.layout, *deadline_ns);
-        let call = NewCall { method, layout, flat, body_len: body.len, deadline_ns, token };
+        let (method, layout, deadline_ns, metadata) = (*method, key.layout, *deadline_ns, flags.metadata);
+        let call = NewCall { method, layout, flat, metadata, body_len: body.len, deadline_ns, token };
         *progress = Progress::Sent(transport.call(now, key.peer, call));
     }
 
@@ -216,12 +231,15 @@ impl<D: Driver> Core<D> {
         let token = self.outgoing.insert(Outgoing {
             origin: Origin::Bind,
             method: METHOD_CONTROL,
+            flags: Flags::default(),
             deadline_ns,
             binding: Some(key),
             progress: Progress::Binding,
             judged: None,
+            requests: None,
         });
-        let call = NewCall { method: METHOD_CONTROL, layout: 0, flat: &[], body_len, deadline_ns, token };
+        let (method, flat, metadata) = (METHOD_CONTROL, &[][..], false);
+        let call = NewCall { method, layout: 0, flat, metadata, body_len, deadline_ns, token };
         let handle = transport.call(now, key.peer, call);
         if let Some(call) = self.outgoing.get_mut(token) {
             call.progress = Progress::Sent(handle);
@@ -280,12 +298,19 @@ impl<D: Driver> Core<D> {
 
     /// Hands a judged call to an application on this host.
     fn serve_local(&mut self, now: u64, token: u64, flat: &[u8], judged: Option<u64>) {
-        let Some(&Outgoing { origin: Origin::App { app: client, body, .. }, method, deadline_ns, .. }) =
-            self.outgoing.get(token)
+        let Some(&Outgoing {
+            origin: Origin::App { app: client, body, .. },
+            method,
+            flags,
+            deadline_ns,
+            ref requests,
+            ..
+        }) = self.outgoing.get(token)
         else {
             // It ended while it was held.
             return drop(self.judge_back(now, judged, &mut Back::status(Code::Cancelled)));
         };
+        let responses = requests.is_some().then(Box::default);
         let admitted = self.server_of(method).and_then(|id| self.admit(id, body.len as usize).map(|()| id));
         let server = match admitted {
             Ok(id) => id,
@@ -295,14 +320,16 @@ impl<D: Driver> Core<D> {
             }
         };
         let caller = Caller::Local { outgoing: token };
-        let handle = self.incoming.insert(Incoming { app: server, caller, judged, ends_ns: None });
+        let handle = self.incoming.insert(Incoming { app: server, caller, judged, ends_ns: None, responses });
         if let Some(call) = self.outgoing.get_mut(token) {
             call.progress = Progress::Local { incoming: handle };
         }
         let known = self.apps.get(client.0).and_then(|app| app.methods.get(&method));
         let layout = known.map_or(0, |known| known.method.request.fingerprint);
-        let header = request_header(handle, method, layout, deadline_ns, now);
+        let header = request_header(handle, method, flags, layout, deadline_ns, now);
         self.copy_between(client, server, &header, flat, body);
+        self.take_room(Direction::Request(token), 1);
+        self.send_early(client, token);
     }
 
     fn check_local_layouts(&self, client: AppId, server: AppId, method: u32) -> Result<(), Refused> {

@@ -121,6 +121,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         }
         work.any |= self.core.go_on(now, &mut self.transport);
         self.core.send_ready(now, &mut self.transport);
+        self.core.end_broken(now, &mut self.transport);
         self.core.send_refusals(now, &mut self.transport);
         self.core.mirror_sessions(now, &mut self.transport);
         self.core.write_through();
@@ -130,6 +131,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         if work.transmitted {
             self.nic.flush()?;
         }
+        self.core.tell_taken();
         work.delivered = self.publish();
         work.any |= work.transmitted | work.delivered;
         Ok(work)

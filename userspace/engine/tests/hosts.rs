@@ -228,14 +228,10 @@ fn a_corrupt_ring_costs_its_owner_the_connection_and_nobody_else() {
     let mut caller = client.attach("caller", &plain(), &[]);
     let outside = tollfree_ring::Span { offset: u32::MAX, len: 100 };
     let submission = tollfree_ring::Submission {
-        op: tollfree_ring::AppOp::Call,
-        status: Code::Ok,
         method: 1,
-        call: 1,
-        layout: 0,
-        deadline_us: 0,
         flat: outside,
         body: outside,
+        ..tollfree_ring::Submission::new(tollfree_ring::AppOp::Call, 1)
     };
     liar.port.push(&submission).unwrap();
     liar.port.publish();

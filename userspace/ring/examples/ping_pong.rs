@@ -25,16 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn call(mut port: app::Port, spin: Duration) -> Vec<Duration> {
-    let submission = Submission {
-        op: AppOp::Call,
-        status: Code::Ok,
-        method: 1,
-        call: 0,
-        layout: 0,
-        deadline_us: NO_DEADLINE,
-        flat: Span::default(),
-        body: Span::default(),
-    };
+    let submission = Submission { method: 1, ..Submission::new(AppOp::Call, 0) };
     let mut times = Vec::with_capacity(CALLS);
     for call in 0..CALLS as u64 {
         let start = Instant::now();
@@ -65,13 +56,8 @@ fn echo(mut port: daemon::Port, spin: Duration) {
     while done < CALLS {
         if let Ok(Some(submission)) = port.pop() {
             let header = DeliveryHeader {
-                op: DaemonOp::Response,
-                status: Code::Ok,
                 method: submission.method,
-                call: submission.call,
-                layout: 0,
-                deadline_us: NO_DEADLINE,
-                verdict_at: VerdictAt::None,
+                ..DeliveryHeader::new(DaemonOp::Response, submission.call)
             };
             port.commit();
             if port.deliver(&header, &[], |_| (), 0).is_err() {

@@ -145,8 +145,21 @@ impl Port {
         let words = layout::load(&self.theirs, &self.geometry, self.rx_consumed);
         let (header, flat, body) = layout::decode_delivery(&words, self.geometry.rx_bytes)?;
         let (flat, body) = (self.view(flat)?, self.view(body)?);
-        let crate::DeliveryHeader { op, status, method, call, layout, deadline_us, verdict_at } = header;
-        let result = read(Delivery { op, status, method, call, layout, deadline_us, flat, body, verdict_at });
+        let crate::DeliveryHeader { op, status, flags, method, call, layout, deadline_us, verdict_at, count } =
+            header;
+        let result = read(Delivery {
+            op,
+            status,
+            flags,
+            method,
+            call,
+            layout,
+            deadline_us,
+            flat,
+            body,
+            verdict_at,
+            count,
+        });
         self.rx_consumed = self.rx_consumed.wrapping_add(1);
         Ok(Some(result))
     }

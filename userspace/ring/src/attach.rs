@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The version of the shared memory's layout and of these messages.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// How long either side waits for the other's message.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest message, in bytes: descriptor sets are the bulk of it.

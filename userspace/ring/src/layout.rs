@@ -2,7 +2,7 @@
 //! documentation.
 
 use crate::shared::Mapping;
-use crate::{AppOp, Corrupt, DaemonOp, DeliveryHeader, Error, Span, Submission, VerdictAt};
+use crate::{AppOp, Corrupt, DaemonOp, DeliveryHeader, Error, Flags, Span, Submission, VerdictAt};
 use rustix::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
 use tollfree_wire::Code;
@@ -116,30 +116,30 @@ const fn high(word: u64) -> u32 {
 }
 
 pub(crate) fn encode_submission(submission: &Submission) -> Words {
-    let Submission { op, status, method, call, layout, deadline_us, flat, body } = *submission;
-    let kind = u32::from_le_bytes([op as u8, status as u8, 0, 0]);
+    let Submission { op, status, flags, method, call, layout, deadline_us, flat, body, count } = *submission;
+    let kind = u32::from_le_bytes([op as u8, status as u8, 0, encode_flags(flags)]);
     [
         pair(kind, method),
         call,
         pair(layout, deadline_us),
         pair(flat.offset, flat.len),
         pair(body.offset, body.len),
-        0,
+        pair(count, 0),
         0,
         0,
     ]
 }
 
 pub(crate) fn encode_delivery(header: &DeliveryHeader, flat: Span, body: Span) -> Words {
-    let DeliveryHeader { op, status, method, call, layout, deadline_us, verdict_at } = *header;
-    let kind = u32::from_le_bytes([op as u8, status as u8, verdict_at as u8, 0]);
+    let DeliveryHeader { op, status, flags, method, call, layout, deadline_us, verdict_at, count } = *header;
+    let kind = u32::from_le_bytes([op as u8, status as u8, verdict_at as u8, encode_flags(flags)]);
     [
         pair(kind, method),
         call,
         pair(layout, deadline_us),
         pair(flat.offset, flat.len),
         pair(body.offset, body.len),
-        0,
+        pair(count, 0),
         0,
         0,
     ]
@@ -147,14 +147,20 @@ pub(crate) fn encode_delivery(header: &DeliveryHeader, flat: Span, body: Span) -
 
 /// Checks everything in a descriptor that can be checked without knowing the calls.
 pub(crate) fn decode_submission(words: &Words, region: u32) -> Result<Submission, Corrupt> {
-    let [op, status, verdict, reserved] = low(words[0]).to_le_bytes();
+    let [op, status, verdict, flags] = low(words[0]).to_le_bytes();
     let op = match op {
         1 => AppOp::Call,
         2 => AppOp::Respond,
         3 => AppOp::Cancel,
+        4 => AppOp::RequestMessage,
+        5 => AppOp::RequestEnd,
+        6 => AppOp::ResponseCredit,
+        7 => AppOp::ResponseHead,
+        8 => AppOp::ResponseMessage,
+        9 => AppOp::RequestCredit,
         other => return Err(Corrupt::Op(other)),
     };
-    if verdict != 0 || reserved != 0 || words[5..] != [0; 3] {
+    if verdict != 0 {
         return Err(Corrupt::Reserved);
     }
     let (flat, body) = spans(words, region)?;
@@ -162,22 +168,32 @@ pub(crate) fn decode_submission(words: &Words, region: u32) -> Result<Submission
     Ok(Submission {
         op,
         status,
+        flags: known_flags(flags)?,
         method: high(words[0]),
         call: words[1],
         layout: low(words[2]),
         deadline_us: high(words[2]),
         flat,
         body,
+        count: count(words)?,
     })
 }
 
 pub(crate) fn decode_delivery(words: &Words, region: u32) -> Result<(DeliveryHeader, Span, Span), Corrupt> {
-    let [op, status, verdict, reserved] = low(words[0]).to_le_bytes();
+    let [op, status, verdict, flags] = low(words[0]).to_le_bytes();
     let op = match op {
         1 => DaemonOp::Request,
         2 => DaemonOp::Response,
         3 => DaemonOp::Cancelled,
         4 => DaemonOp::Released,
+        5 => DaemonOp::RequestMessage,
+        6 => DaemonOp::RequestEnd,
+        7 => DaemonOp::ResponseCredit,
+        8 => DaemonOp::ResponseHead,
+        9 => DaemonOp::ResponseMessage,
+        10 => DaemonOp::RequestCredit,
+        11 => DaemonOp::RequestTaken,
+        12 => DaemonOp::ResponseTaken,
         other => return Err(Corrupt::Op(other)),
     };
     let verdict_at = match verdict {
@@ -188,20 +204,41 @@ pub(crate) fn decode_delivery(words: &Words, region: u32) -> Result<(DeliveryHea
         4 => VerdictAt::Transport,
         _ => return Err(Corrupt::Reserved),
     };
-    if reserved != 0 || words[5..] != [0; 3] {
-        return Err(Corrupt::Reserved);
-    }
     let (flat, body) = spans(words, region)?;
     let header = DeliveryHeader {
         op,
         status: known_status(status)?,
+        flags: known_flags(flags)?,
         method: high(words[0]),
         call: words[1],
         layout: low(words[2]),
         deadline_us: high(words[2]),
         verdict_at,
+        count: count(words)?,
     };
     Ok((header, flat, body))
+}
+
+const METADATA: u8 = 1 << 0;
+const LAST: u8 = 1 << 1;
+const BARE: u8 = 1 << 2;
+
+fn encode_flags(flags: Flags) -> u8 {
+    let Flags { metadata, last, bare } = flags;
+    (u8::from(metadata) * METADATA) | (u8::from(last) * LAST) | (u8::from(bare) * BARE)
+}
+
+fn known_flags(byte: u8) -> Result<Flags, Corrupt> {
+    if byte & !(METADATA | LAST | BARE) != 0 {
+        return Err(Corrupt::Reserved);
+    }
+    Ok(Flags { metadata: byte & METADATA != 0, last: byte & LAST != 0, bare: byte & BARE != 0 })
+}
+
+/// The count of the fifth word; the rest of a descriptor is reserved.
+fn count(words: &Words) -> Result<u32, Corrupt> {
+    let [.., fifth, 0, 0] = *words else { return Err(Corrupt::Reserved) };
+    if high(fifth) == 0 { Ok(low(fifth)) } else { Err(Corrupt::Reserved) }
 }
 
 fn known_status(byte: u8) -> Result<Code, Corrupt> {

@@ -19,17 +19,36 @@
 //! index `i` in slot `i mod slots`. A descriptor, as eight little-endian 64-bit words:
 //!
 //! ```text
-//!   0  op: u8 | status: u8 | verdict_at: u8 (0 in the tx ring) | 0: u8 | method: u32
+//!   0  op: u8 | status: u8 | verdict_at: u8 (0 in the tx ring) | flags: u8 | method: u32
 //!   1  call: u64         the application's cookie, or the daemon's handle for a call being served
 //!   2  layout: u32       | deadline_us: u32
 //!   3  flat offset: u32  | flat length: u32        offsets count from the region's start
 //!   4  body offset: u32  | body length: u32
-//!   5  6  7  zero
+//!   5  count: u32        | 0: u32
+//!   6  7  zero
 //! ```
+//!
+//! Flags: bit 0, the body begins with a metadata block; bit 1, no message of the request follows; bit 2, the request has
+//! no message at all.
+//!
+//! # Streams
+//!
+//! A call whose method streams begins as any call does: its first request message is the call's. What follows in either
+//! direction are messages of their own, each with the call's cookie or handle:
+//!
+//! ```text
+//! caller → daemon   Call · RequestMessage … RequestEnd          daemon → callee   Request · RequestMessage … RequestEnd
+//! callee → daemon   ResponseHead · ResponseMessage … Respond    daemon → caller   ResponseHead · ResponseMessage … Response
+//! ```
+//!
+//! *Credit* bounds what waits for a reader. A message may follow while the reader has yet to consume fewer than
+//! [`STREAM_MESSAGES`] messages and [`STREAM_BYTES`] bytes before it; a credit says that its application has consumed the
+//! `count` oldest. So a slow reader slows its writer and nobody else. A head is a message here, an end and a response are
+//! not. *Taken* says that the room of the `count` oldest is free, usually long before they are consumed.
 //!
 //! The rx region is a byte ring in lockstep with the rx ring: consuming a descriptor frees its bytes. The tx region is
 //! the application's to allocate; a call's span is free again when its response (or "cancelled") arrives, a reply's
-//! when "released" does.
+//! when "released" does, a stream's message's when it is "taken" or its call has ended, whichever is first.
 //!
 //! # Waking
 //!
@@ -58,6 +77,7 @@ mod wake;
 pub use layout::{Geometry, Handover};
 
 use tollfree_wire::Code;
+use tollfree_wire::header::NO_DEADLINE;
 
 /// Bytes in a region, from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -69,16 +89,33 @@ pub struct Span {
     pub len: u32,
 }
 
+/// Messages of one direction of a stream that may wait for credit.
+pub const STREAM_MESSAGES: usize = 64;
+/// Bytes of flat blocks and bodies that may wait before another message is sent.
+pub const STREAM_BYTES: usize = 256 << 10;
+
 /// What an application submits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AppOp {
     /// Makes a call.
     Call = 1,
-    /// Answers a request.
+    /// Answers a request; the last thing of a streaming response.
     Respond = 2,
     /// No longer wants a call's result; the daemon answers with [`DaemonOp::Cancelled`] or the response that crossed it.
     Cancel = 3,
+    /// Caller: one more message of a streaming request.
+    RequestMessage = 4,
+    /// Caller: the streaming request is complete.
+    RequestEnd = 5,
+    /// Caller: `count` messages of the response were consumed.
+    ResponseCredit = 6,
+    /// Callee: the streaming response begins; the body is its metadata.
+    ResponseHead = 7,
+    /// Callee: one more message of a streaming response.
+    ResponseMessage = 8,
+    /// Callee: `count` messages of the request were consumed.
+    RequestCredit = 9,
 }
 
 /// What the daemon delivers.
@@ -93,6 +130,33 @@ pub enum DaemonOp {
     Cancelled = 3,
     /// The room of a reply may be reused.
     Released = 4,
+    /// To the callee: one more message of a streaming request.
+    RequestMessage = 5,
+    /// To the callee: the streaming request is complete.
+    RequestEnd = 6,
+    /// To the callee: `count` messages of its response were consumed.
+    ResponseCredit = 7,
+    /// To the caller: the streaming response begins; the body is its metadata.
+    ResponseHead = 8,
+    /// To the caller: one more message of a streaming response.
+    ResponseMessage = 9,
+    /// To the caller: `count` messages of its request were consumed.
+    RequestCredit = 10,
+    /// To the caller: the room of the `count` oldest messages of its request is free.
+    RequestTaken = 11,
+    /// To the callee: the room of the `count` oldest messages of its response is free.
+    ResponseTaken = 12,
+}
+
+/// What else is to know of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Its body begins with a metadata block (`tollfree_wire::metadata`).
+    pub metadata: bool,
+    /// In a request: no message of it follows.
+    pub last: bool,
+    /// In a request that is also the last: not even a first message, the streaming request is empty.
+    pub bare: bool,
 }
 
 /// Where a status other than OK was decided.
@@ -119,18 +183,40 @@ pub struct Submission {
     pub op: AppOp,
     /// The result of a [`AppOp::Respond`]; else OK. Where it is not OK the body is the message for people, UTF-8.
     pub status: Code,
+    /// What else is to know of the message.
+    pub flags: Flags,
     /// The method id.
     pub method: u32,
-    /// The application's cookie; in [`AppOp::Respond`] the daemon's handle of the request.
+    /// The application's cookie; from a callee the daemon's handle of the request.
     pub call: u64,
     /// Fingerprint of the flat block's layout.
     pub layout: u32,
-    /// Time left, in µs, or [`NO_DEADLINE`](tollfree_wire::header::NO_DEADLINE).
+    /// Time left, in µs, or [`NO_DEADLINE`].
     pub deadline_us: u32,
     /// The flat block in the tx region, at most 192 bytes.
     pub flat: Span,
     /// The body in the tx region, at most 16 MiB.
     pub body: Span,
+    /// Messages that are consumed or taken, else 0.
+    pub count: u32,
+}
+
+impl Submission {
+    /// A descriptor that says what is asked for, and of which call.
+    pub const fn new(op: AppOp, call: u64) -> Submission {
+        Submission {
+            op,
+            status: Code::Ok,
+            flags: Flags { metadata: false, last: false, bare: false },
+            method: 0,
+            call,
+            layout: 0,
+            deadline_us: NO_DEADLINE,
+            flat: Span { offset: 0, len: 0 },
+            body: Span { offset: 0, len: 0 },
+            count: 0,
+        }
+    }
 }
 
 /// A descriptor of the rx ring, but for its bytes.
@@ -140,16 +226,37 @@ pub struct DeliveryHeader {
     pub op: DaemonOp,
     /// A response's status. Where it is not OK the body is the message for people, UTF-8.
     pub status: Code,
+    /// What else is to know of the message.
+    pub flags: Flags,
     /// The method id.
     pub method: u32,
     /// The application's cookie; in [`DaemonOp::Request`], and what concerns it, the daemon's handle.
     pub call: u64,
     /// Fingerprint of the flat block's layout.
     pub layout: u32,
-    /// Time left, in µs, or [`NO_DEADLINE`](tollfree_wire::header::NO_DEADLINE).
+    /// Time left, in µs, or [`NO_DEADLINE`].
     pub deadline_us: u32,
     /// Where a status other than OK was decided.
     pub verdict_at: VerdictAt,
+    /// Messages that are consumed or taken, else 0.
+    pub count: u32,
+}
+
+impl DeliveryHeader {
+    /// A descriptor that says what has happened, and to which call.
+    pub const fn new(op: DaemonOp, call: u64) -> DeliveryHeader {
+        DeliveryHeader {
+            op,
+            status: Code::Ok,
+            flags: Flags { metadata: false, last: false, bare: false },
+            method: 0,
+            call,
+            layout: 0,
+            deadline_us: NO_DEADLINE,
+            verdict_at: VerdictAt::None,
+            count: 0,
+        }
+    }
 }
 
 /// A descriptor of the rx ring with its bytes.
@@ -159,6 +266,8 @@ pub struct Delivery<'a> {
     pub op: DaemonOp,
     /// A response's status.
     pub status: Code,
+    /// What else is to know of the message.
+    pub flags: Flags,
     /// The method id.
     pub method: u32,
     /// The application's cookie, or the daemon's handle.
@@ -173,6 +282,8 @@ pub struct Delivery<'a> {
     pub body: &'a [u8],
     /// Where a status other than OK was decided.
     pub verdict_at: VerdictAt,
+    /// Messages that are consumed or taken, else 0.
+    pub count: u32,
 }
 
 /// No room now. It comes when the other side has consumed more.

@@ -45,15 +45,7 @@ fn turn(port: &mut daemon::Port) -> Result<usize, Corrupt> {
         assert!(popped <= GEOMETRY.slots as usize, "more than the ring holds");
     }
     port.commit();
-    let header = DeliveryHeader {
-        op: DaemonOp::Response,
-        status: Code::Ok,
-        method: 1,
-        call: 1,
-        layout: 0,
-        deadline_us: 0,
-        verdict_at: VerdictAt::None,
-    };
+    let header = DeliveryHeader { method: 1, ..DeliveryHeader::new(DaemonOp::Response, 1) };
     for _ in 0..popped + 2 {
         let _: Result<(), Full> = port.deliver(&header, &[1; 8], |out| out.fill(1), 500);
     }
@@ -79,7 +71,8 @@ fn descriptor(op: u8, status: u8, flat: (u32, u32), body: (u32, u32)) -> Vec<u8>
 fn every_lie_has_its_name() {
     let cases = [
         ("op 0", descriptor(0, 0, (0, 0), (0, 0)), "operation 0"),
-        ("op 4", descriptor(4, 0, (0, 0), (0, 0)), "operation 4"),
+        ("op 10", descriptor(10, 0, (0, 0), (0, 0)), "operation 10"),
+        ("flags", [vec![1, 0, 0, 8], descriptor(1, 0, (0, 0), (0, 0))[4..].to_vec()].concat(), "reserved"),
         ("status", descriptor(2, 17, (0, 0), (0, 0)), "status 17"),
         ("flat over the limit", descriptor(1, 0, (0, 193), (0, 0)), "flat block of 193"),
         ("flat past the end", descriptor(1, 0, (8192, 1), (0, 0)), "flat block of 1 bytes at 8192"),
@@ -119,7 +112,7 @@ fn indices_out_of_reach_are_corrupt() {
 fn near_truth() -> impl Strategy<Value = Vec<u8>> {
     let edge = prop_oneof![0..300u32, 8000..8300u32, any::<u32>()];
     let span = (edge.clone(), edge);
-    (0..5u8, 0..19u8, span.clone(), span)
+    (0..11u8, 0..19u8, span.clone(), span)
         .prop_map(|(op, status, flat, body)| descriptor(op, status, flat, body))
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 use tollfree_ring::attach::{self, Attach};
 use tollfree_ring::{
-    AppOp, DaemonOp, DeliveryHeader, Error, Full, Geometry, Span, Submission, VerdictAt, app, daemon,
+    AppOp, DaemonOp, DeliveryHeader, Error, Flags, Full, Geometry, Span, Submission, VerdictAt, app, daemon,
 };
 use tollfree_wire::Code;
 
@@ -17,26 +17,27 @@ fn ports(geometry: &Geometry) -> (app::Port, daemon::Port) {
 
 fn call(cookie: u64, flat: Span, body: Span) -> Submission {
     Submission {
-        op: AppOp::Call,
-        status: Code::Ok,
+        flags: Flags { metadata: true, last: false, bare: true },
         method: 7,
-        call: cookie,
         layout: 9,
         deadline_us: 11,
         flat,
         body,
+        count: 5,
+        ..Submission::new(AppOp::Call, cookie)
     }
 }
 
 fn response(cookie: u64) -> DeliveryHeader {
     DeliveryHeader {
-        op: DaemonOp::Response,
         status: Code::PermissionDenied,
+        flags: Flags { metadata: false, last: true, bare: false },
         method: 7,
-        call: cookie,
         layout: 9,
         deadline_us: 11,
         verdict_at: VerdictAt::Driver,
+        count: 6,
+        ..DeliveryHeader::new(DaemonOp::Response, cookie)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a client and a server have in common: attaching to the daemon, hearing from it, writing messages into the region.
 
 use crate::Status;
-use crate::service::Outgoing;
+use crate::outgoing::{Encode, Outgoing};
 use std::path::Path;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -62,7 +62,7 @@ pub async fn hear_end(stream: &UnixStream, byte: &mut [u8; 1]) -> bool {
 
 /// Writes a message's two parts into the region. `None`: no room now.
 pub fn write(port: &mut Port, outgoing: &Outgoing) -> Result<Option<(Span, Span)>, Status> {
-    let Outgoing { flat_len, flat, body_len, body, .. } = outgoing;
+    let Outgoing { flat_len, flat, metadata, body_len, body, .. } = outgoing;
     let Some(flat_span) = place(port, *flat_len) else { return Ok(None) };
     let Some(body_span) = place(port, *body_len) else {
         free(port, flat_span, Span::default());
@@ -70,14 +70,21 @@ pub fn write(port: &mut Port, outgoing: &Outgoing) -> Result<Option<(Span, Span)
     };
     let block = flat.get(..*flat_len).unwrap_or_default();
     let mut written = *flat_len == 0 || port.write(flat_span, 0, block);
-    if let Some(body) = body {
-        written &= port.fill(body_span, |out| body.encode_into(out)).unwrap_or_default();
+    if *body_len > 0 {
+        written &= port.fill(body_span, |out| fill(out, metadata, body.as_deref())).unwrap_or_default();
     }
     if written {
         return Ok(Some((flat_span, body_span)));
     }
     free(port, flat_span, body_span);
     Err(Status::internal("the message does not encode into the length it claims"))
+}
+
+/// Writes metadata and message, which must take all of `out`.
+fn fill(out: &mut [u8], metadata: &[u8], body: Option<&dyn Encode>) -> bool {
+    let Some((block, message)) = out.split_at_mut_checked(metadata.len()) else { return false };
+    block.copy_from_slice(metadata);
+    body.map_or(message.is_empty(), |body| body.encode_into(message))
 }
 
 /// An empty part takes no room.

@@ -18,23 +18,33 @@
 
 mod attach;
 pub mod channel;
+mod flow;
 mod link;
 pub mod message;
+pub mod metadata;
+mod outgoing;
+mod received;
 pub mod request;
 pub mod server;
 pub mod service;
 pub mod status;
+pub mod streaming;
 
 pub use channel::Channel;
 pub use message::Message;
-pub use request::{Request, Response};
+pub use request::{IntoStreamingRequest, Request, Response};
 pub use server::Server;
-pub use service::{CallInfo, HandlerFuture, MethodInfo, Reply, Service, dispatch, unimplemented};
+pub use service::{
+    CallInfo, HandlerFuture, MethodInfo, Reply, Service, dispatch, dispatch_client_streaming,
+    dispatch_server_streaming, dispatch_streaming, unimplemented,
+};
 pub use status::{Status, VerdictAt};
+pub use streaming::Streaming;
 pub use tollfree_wire::Code;
 
 /// What generated stubs name, so that a user's crate needs no dependency of its own on them.
 pub mod codegen {
+    pub use futures_core::Stream;
     pub use prost;
     pub use tollfree_wire::flat;
 }

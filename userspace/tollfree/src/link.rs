@@ -5,18 +5,24 @@
 //! the tasks whose responses came. Whoever drains, drains for all.
 
 use crate::attach::{Ears, free, hear_end, hush, open, process_name, write};
-use crate::service::Outgoing;
-use crate::{Status, VerdictAt, Waiting};
+use crate::outgoing::Outgoing;
+use crate::received::Received;
+use crate::{Status, Waiting};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tollfree_ring::app::Port;
-use tollfree_ring::{AppOp, DaemonOp, Delivery, Span, Submission, attach};
-use tollfree_wire::Code;
+use tollfree_ring::{AppOp, DaemonOp, Flags, Span, Submission, attach};
 use tollfree_wire::header::NO_DEADLINE;
+
+mod stream;
+
+use stream::ClientStream;
+pub use stream::{Item, Reader};
 
 /// How long an awaiting task looks at the ring itself.
 const SPIN: Duration = Duration::from_micros(150);
@@ -39,8 +45,10 @@ struct State {
     outstanding: usize,
     /// Tasks that wait for room in the ring or the region.
     room: Vec<Waker>,
-    /// Calls given up whose cancellation found the ring full.
-    cancels: VecDeque<u64>,
+    /// Descriptors without bytes that found the ring full: cancellations, credits, ends of streams.
+    unsent: VecDeque<Submission>,
+    /// Bytes of stream messages in the region.
+    stream_bytes: usize,
     /// Set once the daemon is gone.
     dead: Option<Status>,
 }
@@ -54,6 +62,8 @@ struct Slot {
     flat: Span,
     body: Span,
     received: Received,
+    /// For methods that stream.
+    stream: Option<Box<ClientStream>>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -64,40 +74,6 @@ enum Stage {
     /// Nobody awaits it any more; its room is still the daemon's.
     Abandoned,
     Done,
-}
-
-/// A response as it came, copied out of the ring.
-#[derive(Debug)]
-pub struct Received {
-    pub status: Code,
-    pub verdict_at: VerdictAt,
-    bytes: Vec<u8>,
-    flat_len: usize,
-}
-
-impl Default for Received {
-    fn default() -> Received {
-        Received { status: Code::Ok, verdict_at: VerdictAt::None, bytes: Vec::new(), flat_len: 0 }
-    }
-}
-
-impl Received {
-    pub fn flat(&self) -> &[u8] {
-        self.bytes.get(..self.flat_len).unwrap_or_default()
-    }
-
-    pub fn body(&self) -> &[u8] {
-        self.bytes.get(self.flat_len..).unwrap_or_default()
-    }
-
-    fn fill(&mut self, delivery: &Delivery<'_>) {
-        self.status = delivery.status;
-        self.verdict_at = delivery.verdict_at;
-        self.bytes.clear();
-        self.bytes.extend_from_slice(delivery.flat);
-        self.bytes.extend_from_slice(delivery.body);
-        self.flat_len = delivery.flat.len();
-    }
 }
 
 impl Link {
@@ -120,7 +96,8 @@ impl Link {
             free: Vec::new(),
             outstanding: 0,
             room: Vec::new(),
-            cancels: VecDeque::new(),
+            unsent: VecDeque::new(),
+            stream_bytes: 0,
             dead: None,
         };
         Ok((Link { state: Mutex::new(state), waiting }, ears))
@@ -144,22 +121,10 @@ impl Link {
         deadline_us: Option<u32>,
         read: impl FnOnce(&Received) -> R,
     ) -> Result<R, Status> {
-        let cookie = match deadline_us {
-            None => poll_fn(|context| self.poll_submit(context, method, outgoing, NO_DEADLINE)).await?,
-            Some(limit) => {
-                // The time spent waiting for room counts.
-                let started = Instant::now();
-                let submit = poll_fn(|context| {
-                    let spent = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
-                    self.poll_submit(context, method, outgoing, limit.saturating_sub(spent))
-                });
-                let submitted = tokio::time::timeout(Duration::from_micros(limit.into()), submit).await;
-                submitted
-                    .map_err(|_| Status::deadline_exceeded("the ring had no room for the call in time"))??
-            }
-        };
+        let flags = Flags { last: true, ..outgoing.flags() };
+        let cookie = self.submit(method, outgoing, flags, deadline_us, None).await?;
         let mut waiting = Pending { link: self, cookie, polls: 0, done: false };
-        poll_fn(|context| waiting.poll(context)).await;
+        poll_fn(|context| waiting.poll(context, Slot::is_done)).await;
         let mut state = self.state();
         let Some(slot) = state.slots.get_mut(cookie as u32 as usize) else {
             return Err(Status::internal("the call's place is gone"));
@@ -171,16 +136,41 @@ impl Link {
         received.bytes.clear();
         received.bytes.shrink_to(KEEP);
         self.state().vacate(cookie, received);
+        waiting.done = true;
         Ok(result)
+    }
+
+    /// Submits a call; the time spent waiting for room counts towards its deadline.
+    async fn submit(
+        &self,
+        method: u32,
+        outgoing: &Outgoing,
+        flags: Flags,
+        deadline_us: Option<u32>,
+        stream: Option<Box<ClientStream>>,
+    ) -> Result<u64, Status> {
+        let started = Instant::now();
+        let mut stream = stream;
+        let submit = poll_fn(|context| {
+            let deadline_us = deadline_us.map_or(NO_DEADLINE, |limit| {
+                let spent = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+                limit.saturating_sub(spent)
+            });
+            let call = Submission { flags, method, deadline_us, ..Submission::new(AppOp::Call, 0) };
+            self.poll_submit(context, outgoing, call, &mut stream)
+        });
+        let Some(limit) = deadline_us else { return submit.await };
+        let submitted = tokio::time::timeout(Duration::from_micros(limit.into()), submit).await;
+        submitted.map_err(|_| Status::deadline_exceeded("the ring had no room for the call in time"))?
     }
 
     /// Writes a call into the ring; waits while there is no room.
     fn poll_submit(
         &self,
         context: &mut Context<'_>,
-        method: u32,
         outgoing: &Outgoing,
-        deadline_us: u32,
+        call: Submission,
+        stream: &mut Option<Box<ClientStream>>,
     ) -> Poll<Result<u64, Status>> {
         let mut state = self.state();
         if let Some(status) = &state.dead {
@@ -191,7 +181,7 @@ impl Link {
             let why = format!("the request has {} bytes; the ring takes {largest}", outgoing.body_len);
             return Poll::Ready(Err(Status::resource_exhausted(why)));
         }
-        match state.submit(method, outgoing, deadline_us) {
+        match state.submit(outgoing, call, stream) {
             Ok(Some(cookie)) => Poll::Ready(Ok(cookie)),
             Ok(None) => {
                 state.room.push(context.waker().clone());
@@ -205,7 +195,12 @@ impl Link {
 
 impl State {
     /// `None`: no room now.
-    fn submit(&mut self, method: u32, outgoing: &Outgoing, deadline_us: u32) -> Result<Option<u64>, Status> {
+    fn submit(
+        &mut self,
+        outgoing: &Outgoing,
+        call: Submission,
+        stream: &mut Option<Box<ClientStream>>,
+    ) -> Result<Option<u64>, Status> {
         let Some((flat, body)) = write(&mut self.port, outgoing)? else { return Ok(None) };
         let place = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -216,22 +211,14 @@ impl State {
         };
         slot.generation = slot.generation.wrapping_add(1);
         let cookie = u64::from(slot.generation) << 32 | u64::from(place);
-        let submission = Submission {
-            op: AppOp::Call,
-            status: Code::Ok,
-            method,
-            call: cookie,
-            layout: outgoing.layout,
-            deadline_us,
-            flat,
-            body,
-        };
+        let submission = Submission { call: cookie, layout: outgoing.layout, flat, body, ..call };
         if self.port.push(&submission).is_err() {
             free(&mut self.port, flat, body);
             self.free.push(place);
             return Ok(None);
         }
         (slot.stage, slot.flat, slot.body, slot.waker) = (Stage::Waiting, flat, body, None);
+        slot.stream = stream.take();
         self.outstanding += 1;
         self.port.publish();
         Ok(Some(cookie))
@@ -242,11 +229,21 @@ impl State {
         (u64::from(slot.generation) == cookie >> 32).then_some(slot)
     }
 
+    fn is_ready(&mut self, cookie: u64, ready: &impl Fn(&Slot) -> bool) -> bool {
+        let ready = self.slot(cookie).is_none_or(|slot| slot.is_done() || ready(slot));
+        if ready && self.outstanding > 0 {
+            // Others may be asleep and count on somebody to listen.
+            self.park();
+        }
+        ready
+    }
+
     fn vacate(&mut self, cookie: u64, received: Received) {
         if let Some(slot) = self.slot(cookie) {
             slot.received = received;
             slot.stage = Stage::Free;
             slot.waker = None;
+            slot.stream = None;
             self.free.push(cookie as u32);
         }
     }
@@ -258,19 +255,30 @@ impl State {
         while self.dead.is_none() {
             let Self { port, slots, .. } = self;
             let popped = port.pop(|delivery| {
-                let slot = slots.get_mut(delivery.call as u32 as usize)?;
-                if u64::from(slot.generation) != delivery.call >> 32 {
+                let cookie = delivery.call;
+                let slot = slots.get_mut(cookie as u32 as usize)?;
+                if u64::from(slot.generation) != cookie >> 32 {
                     return None;
                 }
-                if matches!(delivery.op, DaemonOp::Response) && slot.stage == Stage::Waiting {
-                    slot.received.fill(&delivery);
+                match delivery.op {
+                    DaemonOp::Response | DaemonOp::Cancelled => {
+                        if matches!(delivery.op, DaemonOp::Response) && slot.stage == Stage::Waiting {
+                            slot.received.fill(&delivery);
+                        }
+                        Some(News::Over(cookie))
+                    }
+                    _ => slot.stream.as_mut()?.take(&delivery),
                 }
-                matches!(delivery.op, DaemonOp::Response | DaemonOp::Cancelled).then_some(delivery.call)
             });
             match popped {
-                Ok(Some(Some(cookie))) => {
+                Ok(Some(Some(news))) => {
                     any = true;
-                    self.finish(cookie, own);
+                    match news {
+                        News::Over(cookie) => self.finish(cookie, own),
+                        News::Arrived(cookie) => self.arrived(cookie, own),
+                        News::Taken(cookie, count) => self.taken(cookie, count),
+                        News::Room(cookie) => self.wake_writer(cookie),
+                    }
                 }
                 Ok(Some(None)) => any = true,
                 Ok(None) => break,
@@ -284,7 +292,7 @@ impl State {
             self.port.commit();
             self.wake_room();
         }
-        self.send_cancels();
+        self.send_unsent();
         any
     }
 
@@ -293,15 +301,19 @@ impl State {
         let Some(slot) = self.slot(cookie) else { return };
         let (flat, body) = (std::mem::take(&mut slot.flat), std::mem::take(&mut slot.body));
         let waker = slot.waker.take();
+        let stream = slot.stream.as_mut();
+        let messages = stream.map(|stream| stream.end()).unwrap_or_default();
         match slot.stage {
             Stage::Waiting => slot.stage = Stage::Done,
             Stage::Abandoned => {
                 slot.stage = Stage::Free;
+                slot.stream = None;
                 self.free.push(cookie as u32);
             }
             Stage::Free | Stage::Done => return,
         }
         free(&mut self.port, flat, body);
+        self.free_messages(messages);
         self.outstanding -= 1;
         if cookie != own
             && let Some(waker) = waker
@@ -316,24 +328,18 @@ impl State {
         }
     }
 
-    fn send_cancels(&mut self) {
-        while let Some(&cookie) = self.cancels.front() {
-            let none = Span::default();
-            let (op, status) = (AppOp::Cancel, Code::Ok);
-            let cancel = Submission {
-                op,
-                status,
-                method: 0,
-                call: cookie,
-                layout: 0,
-                deadline_us: NO_DEADLINE,
-                flat: none,
-                body: none,
-            };
-            if self.port.push(&cancel).is_err() {
+    /// Queues a descriptor without bytes.
+    fn send(&mut self, submission: Submission) {
+        self.unsent.push_back(submission);
+        self.send_unsent();
+    }
+
+    fn send_unsent(&mut self) {
+        while let Some(submission) = self.unsent.front() {
+            if self.port.push(submission).is_err() {
                 return;
             }
-            self.cancels.pop_front();
+            self.unsent.pop_front();
             self.port.publish();
         }
     }
@@ -354,10 +360,10 @@ impl State {
         for slot in &mut self.slots {
             if slot.stage == Stage::Waiting {
                 slot.stage = Stage::Done;
-                slot.received.status = status.code();
-                slot.received.verdict_at = VerdictAt::None;
-                slot.received.flat_len = 0;
-                slot.received.bytes = status.message().as_bytes().to_vec();
+                slot.received.fail(&status);
+                if let Some(stream) = &mut slot.stream {
+                    stream.end();
+                }
                 if let Some(waker) = slot.waker.take() {
                     waker.wake();
                 }
@@ -369,26 +375,47 @@ impl State {
     }
 }
 
+impl Slot {
+    fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+}
+
+/// What a delivery means to a call.
+enum News {
+    /// It is over.
+    Over(u64),
+    /// A message of a stream came, or its head.
+    Arrived(u64),
+    /// The room of messages of its request is free.
+    Taken(u64, u32),
+    /// More of its request may be written.
+    Room(u64),
+}
+
 /// A call whose response is awaited.
-struct Pending<'a> {
-    link: &'a Link,
+struct Pending<L: Deref<Target = Link>> {
+    link: L,
     cookie: u64,
     polls: u32,
+    /// Its place is another's already.
     done: bool,
 }
 
-impl Pending<'_> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Pending { link, cookie, .. } = *self;
-        self.polls = self.polls.saturating_add(1);
+impl<L: Deref<Target = Link>> Pending<L> {
+    /// Ready when the slot is, by `ready`, or its call is over.
+    fn poll(&mut self, context: &mut Context<'_>, ready: impl Fn(&Slot) -> bool) -> Poll<()> {
+        let Pending { link, cookie, polls, .. } = self;
+        let cookie = *cookie;
+        *polls = polls.saturating_add(1);
         let mut state = link.state();
         state.port.awake();
         state.drain(cookie);
-        if self.is_done(&mut state) {
+        if state.is_ready(cookie, &ready) {
             return Poll::Ready(());
         }
         let spins = !matches!(link.waiting, Waiting::Sleep);
-        if spins && self.polls == 1 {
+        if spins && *polls == 1 {
             // Once around the executor first: other tasks may have calls to make, and their responses come with ours.
             context.waker().wake_by_ref();
             return Poll::Pending;
@@ -401,7 +428,7 @@ impl Pending<'_> {
                 std::thread::yield_now();
                 let mut state = link.state();
                 let others = state.drain(cookie);
-                if self.is_done(&mut state) {
+                if state.is_ready(cookie, &ready) {
                     return Poll::Ready(());
                 }
                 if others {
@@ -413,6 +440,7 @@ impl Pending<'_> {
                     break;
                 }
                 if matches!(link.waiting, Waiting::Busy) && since.elapsed() > SPIN * 20 {
+                    state.give_credit(cookie);
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -422,21 +450,13 @@ impl Pending<'_> {
         if let Some(slot) = state.slot(cookie) {
             slot.waker = Some(context.waker().clone());
         }
+        state.give_credit(cookie);
         state.park();
-        if self.is_done(&mut state) { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    fn is_done(&mut self, state: &mut State) -> bool {
-        self.done = state.slot(self.cookie).is_none_or(|slot| slot.stage == Stage::Done);
-        if self.done && state.outstanding > 0 {
-            // Others may be asleep and count on somebody to listen.
-            state.park();
-        }
-        self.done
+        if state.is_ready(cookie, &ready) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
-impl Drop for Pending<'_> {
+impl<L: Deref<Target = Link>> Drop for Pending<L> {
     fn drop(&mut self) {
         if self.done {
             return;
@@ -447,14 +467,10 @@ impl Drop for Pending<'_> {
             Stage::Waiting => {
                 slot.stage = Stage::Abandoned;
                 slot.waker = None;
-                state.cancels.push_back(self.cookie);
-                state.send_cancels();
+                state.send(Submission::new(AppOp::Cancel, self.cookie));
                 state.park();
             }
-            Stage::Done => {
-                slot.stage = Stage::Free;
-                state.free.push(self.cookie as u32);
-            }
+            Stage::Done => state.vacate(self.cookie, Received::default()),
             Stage::Free | Stage::Abandoned => {}
         }
     }

@@ -4,7 +4,11 @@
 //! handler that does wait goes on in a task of its own and sends its answer through a channel.
 
 use crate::attach::{Ears, free, hear_end, hush, open, process_name, write};
-use crate::service::Outgoing;
+use crate::flow::Inbox;
+use crate::metadata::MetadataMap;
+use crate::outgoing::Outgoing;
+use crate::received::Received;
+use crate::streaming::Requests;
 use crate::{CallInfo, HandlerFuture, Reply, Service, Status, Waiting};
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -19,7 +23,11 @@ use tokio::task::AbortHandle;
 use tollfree_ring::app::Port;
 use tollfree_ring::{AppOp, DaemonOp, Delivery, Span, Submission, attach};
 use tollfree_wire::Code;
-use tollfree_wire::header::{FLAT_MAX, NO_DEADLINE};
+use tollfree_wire::header::NO_DEADLINE;
+
+mod streams;
+
+use streams::ServerStream;
 
 /// How long the server looks at its ring before it sleeps: longer than a call takes whose parties had to be woken, or one
 /// slow call would make every next one slow.
@@ -100,16 +108,25 @@ impl Server {
             running: HashMap::new(),
             unsent: VecDeque::new(),
             spans: HashMap::new(),
+            streams: HashMap::new(),
+            stalled: VecDeque::new(),
+            stream_bytes: 0,
             closing: None,
         };
         desk.run(ears, answered, shutdown).await
     }
 }
 
-/// An answer on its way to the ring.
-struct Answer {
-    handle: u64,
-    result: Result<Reply, Status>,
+/// What handlers' tasks have for the ring.
+enum Answer {
+    /// The handler has finished.
+    Reply { handle: u64, result: Result<Reply, Status> },
+    /// One more message of its streaming response.
+    Message { handle: u64, outgoing: Outgoing },
+    /// That was the last.
+    End { handle: u64, result: Result<(), Status> },
+    /// It has consumed enough of its request for the writer to be told.
+    Credit { handle: u64 },
 }
 
 /// What the serving task works with.
@@ -125,6 +142,12 @@ struct Desk {
     unsent: VecDeque<(u64, Code, Outgoing)>,
     /// The room of answers that the daemon still reads.
     spans: HashMap<u64, (Span, Span)>,
+    /// Calls whose request or response streams.
+    streams: HashMap<u64, ServerStream>,
+    /// Those of them whose messages found no room.
+    stalled: VecDeque<u64>,
+    /// Bytes of stream messages in the region.
+    stream_bytes: usize,
     closing: Option<Instant>,
 }
 
@@ -143,9 +166,10 @@ impl Desk {
             let mut any = self.turn()?;
             while let Ok(answer) = answered.try_recv() {
                 any = true;
-                self.answer(answer);
+                self.take(answer);
             }
             any |= self.send_unsent();
+            any |= self.send_stalled();
             self.port.publish();
             if any {
                 worked = Instant::now();
@@ -156,6 +180,9 @@ impl Desk {
             // A future that has completed must not be polled again.
             if self.closing.is_none() && poll_once(shutdown.as_mut()).await.is_some() {
                 self.closing = Some(Instant::now() + GRACE);
+            }
+            if !any && (matches!(self.waiting, Waiting::Sleep) || worked.elapsed() >= SPIN) {
+                self.give_all_credit();
             }
             if any || self.spins(worked) {
                 // A server that never sleeps would never hear of the daemon's end below.
@@ -178,7 +205,7 @@ impl Desk {
                 ended = hear_end(&stream, &mut byte) => if ended {
                     return Err(gone());
                 },
-                answer = answered.recv() => if let Some(answer) = answer { self.answer(answer) },
+                answer = answered.recv() => if let Some(answer) = answer { self.take(answer) },
                 () = shutdown.as_mut(), if self.closing.is_none() => {
                     self.closing = Some(Instant::now() + GRACE);
                 }
@@ -199,7 +226,8 @@ impl Desk {
 
     fn is_finished(&self) -> bool {
         let Some(until) = self.closing else { return false };
-        let idle = self.running.is_empty() && self.unsent.is_empty() && self.spans.is_empty();
+        let Desk { running, unsent, spans, streams, .. } = self;
+        let idle = running.is_empty() && unsent.is_empty() && spans.is_empty() && streams.is_empty();
         idle || Instant::now() >= until
     }
 
@@ -207,15 +235,43 @@ impl Desk {
     fn turn(&mut self) -> Result<bool, Status> {
         let mut any = false;
         for _ in 0..BATCH {
-            let Desk { port, handlers, methods, closing, .. } = self;
-            let popped = port.pop(|delivery| match delivery.op {
-                DaemonOp::Request => Taken::Request {
-                    handle: delivery.call,
-                    outcome: begin(handlers, methods, closing.is_some(), &delivery),
-                },
-                DaemonOp::Released => Taken::Released(delivery.call),
-                DaemonOp::Cancelled => Taken::Cancelled(delivery.call),
-                DaemonOp::Response => Taken::Nothing,
+            let Desk { port, handlers, methods, closing, answers, streams, .. } = self;
+            let popped = port.pop(|delivery| {
+                let handle = delivery.call;
+                match delivery.op {
+                    DaemonOp::Request => {
+                        let requests = (!delivery.flags.last).then(|| requests(handle, answers));
+                        let inbox = requests.as_ref().map(|requests| requests.inbox.clone());
+                        let outcome = begin(handlers, methods, closing.is_some(), &delivery, requests);
+                        Taken::Request { handle, outcome, inbox }
+                    }
+                    DaemonOp::RequestMessage => {
+                        if let Some(stream) = streams.get(&handle) {
+                            stream.arrived(Received::new(&delivery));
+                        }
+                        Taken::Nothing
+                    }
+                    DaemonOp::RequestEnd => {
+                        if let Some(stream) = streams.get(&handle) {
+                            stream.requests_end(Ok(()));
+                        }
+                        Taken::Nothing
+                    }
+                    DaemonOp::ResponseCredit => {
+                        if let Some(stream) = streams.get(&handle) {
+                            stream.credited(delivery.count);
+                        }
+                        Taken::Nothing
+                    }
+                    DaemonOp::ResponseTaken => Taken::Room(handle, delivery.count),
+                    DaemonOp::Released => Taken::Released(handle),
+                    DaemonOp::Cancelled => Taken::Cancelled(handle),
+                    DaemonOp::Response
+                    | DaemonOp::ResponseHead
+                    | DaemonOp::ResponseMessage
+                    | DaemonOp::RequestCredit
+                    | DaemonOp::RequestTaken => Taken::Nothing,
+                }
             });
             let taken = match popped {
                 Ok(Some(taken)) => taken,
@@ -226,20 +282,28 @@ impl Desk {
             };
             any = true;
             match taken {
-                Taken::Request { handle, outcome: Outcome::Ready(result) } => {
-                    self.answer(Answer { handle, result });
+                Taken::Request { handle, outcome, inbox } => {
+                    if let Some(inbox) = inbox {
+                        self.streams.insert(handle, ServerStream::reading(inbox));
+                    }
+                    match outcome {
+                        Outcome::Ready(result) => self.answer(handle, result),
+                        Outcome::Waits(handler) => self.spawn(handle, handler),
+                    }
                 }
-                Taken::Request { handle, outcome: Outcome::Waits(handler) } => self.spawn(handle, handler),
                 Taken::Released(handle) => {
                     if let Some((flat, body)) = self.spans.remove(&handle) {
                         free(&mut self.port, flat, body);
                     }
+                    self.forget_stream(handle, &Status::cancelled("the call has been answered"));
                 }
                 Taken::Cancelled(handle) => {
                     if let Some(task) = self.running.remove(&handle) {
                         task.abort();
                     }
+                    self.forget_stream(handle, &Status::cancelled("the caller no longer waits"));
                 }
+                Taken::Room(handle, count) => self.taken(handle, count),
                 Taken::Nothing => {}
             }
         }
@@ -254,19 +318,47 @@ impl Desk {
         let task = tokio::spawn(async move {
             let result = guarded(handler).await;
             // The desk is gone when the server has ended: nobody is left to answer.
-            let _ = answers.send(Answer { handle, result });
+            let _ = answers.send(Answer::Reply { handle, result });
         });
         self.running.insert(handle, task.abort_handle());
     }
 
-    fn answer(&mut self, answer: Answer) {
-        let Answer { handle, result } = answer;
-        self.running.remove(&handle);
+    /// Takes what a handler's task has sent, unless its call was cancelled meanwhile.
+    fn take(&mut self, answer: Answer) {
+        match answer {
+            Answer::Reply { handle, result } => {
+                if self.running.remove(&handle).is_some() {
+                    self.answer(handle, result);
+                }
+            }
+            Answer::Message { handle, outgoing } => self.send_message(handle, outgoing),
+            Answer::End { handle, result } => {
+                if self.running.remove(&handle).is_some() {
+                    let (status, outgoing) = match result.and_then(|()| Outgoing::bare(&MetadataMap::new())) {
+                        Ok(nothing) => (Code::Ok, nothing),
+                        Err(status) => Outgoing::status(&status),
+                    };
+                    self.send_end(handle, status, outgoing);
+                }
+            }
+            Answer::Credit { handle } => self.give_credit(handle),
+        }
+    }
+
+    /// A handler has finished.
+    fn answer(&mut self, handle: u64, result: Result<Reply, Status>) {
         let (status, outgoing) = match result {
-            Ok(Reply { outgoing }) => (Code::Ok, outgoing),
-            Err(status) => (status.code(), text(status.message())),
+            Ok(Reply { outgoing, responses: None }) => (Code::Ok, outgoing),
+            Ok(Reply { outgoing, responses: Some(responses) }) => {
+                return self.respond_streaming(handle, outgoing, responses);
+            }
+            Err(status) => Outgoing::status(&status),
         };
-        self.send(handle, status, outgoing);
+        if self.streams.contains_key(&handle) {
+            self.send_end(handle, status, outgoing);
+        } else {
+            self.send(handle, status, outgoing);
+        }
     }
 
     fn send(&mut self, handle: u64, status: Code, outgoing: Outgoing) {
@@ -278,36 +370,25 @@ impl Desk {
     /// False: no room now.
     fn try_send(&mut self, handle: u64, status: Code, outgoing: &Outgoing) -> bool {
         let largest = self.port.largest_body();
-        let too_long;
+        let (too_long, broken);
         let (status, outgoing) = if outgoing.body_len > largest {
-            too_long =
-                text(&format!("the response has {} bytes; the ring takes {largest}", outgoing.body_len));
-            (Code::ResourceExhausted, &too_long)
+            let why = format!("the response has {} bytes; the ring takes {largest}", outgoing.body_len);
+            too_long = Outgoing::status(&Status::resource_exhausted(why));
+            (too_long.0, &too_long.1)
         } else {
             (status, outgoing)
         };
-        let broken;
-        let (status, layout, (flat, body)) = match write(&mut self.port, outgoing) {
-            Ok(Some(spans)) => (status, outgoing.layout, spans),
-            Ok(None) => return false,
+        let (status, outgoing, written) = match write(&mut self.port, outgoing) {
+            Ok(written) => (status, outgoing, written),
             Err(error) => {
-                broken = text(error.message());
-                match write(&mut self.port, &broken) {
-                    Ok(Some(spans)) => (error.code(), 0, spans),
-                    _ => return false,
-                }
+                broken = Outgoing::status(&error);
+                (broken.0, &broken.1, write(&mut self.port, &broken.1).unwrap_or_default())
             }
         };
-        let submission = Submission {
-            op: AppOp::Respond,
-            status,
-            method: 0,
-            call: handle,
-            layout,
-            deadline_us: NO_DEADLINE,
-            flat,
-            body,
-        };
+        let Some((flat, body)) = written else { return false };
+        let (flags, layout) = (outgoing.flags(), outgoing.layout);
+        let submission =
+            Submission { status, flags, layout, flat, body, ..Submission::new(AppOp::Respond, handle) };
         if self.port.push(&submission).is_err() {
             free(&mut self.port, flat, body);
             return false;
@@ -344,9 +425,10 @@ impl Drop for Desk {
     reason = "lives for one turn of a loop; a box would cost an allocation per call"
 )]
 enum Taken {
-    Request { handle: u64, outcome: Outcome },
+    Request { handle: u64, outcome: Outcome, inbox: Option<Arc<Inbox>> },
     Released(u64),
     Cancelled(u64),
+    Room(u64, u32),
     Nothing,
 }
 
@@ -357,12 +439,23 @@ enum Outcome {
     Waits(HandlerFuture),
 }
 
+/// The reading end of a streaming request.
+fn requests(handle: u64, answers: &mpsc::UnboundedSender<Answer>) -> Requests {
+    let answers = answers.clone();
+    let credit = move || {
+        // The desk is gone when the server has ended: nobody is left to give credit to.
+        let _ = answers.send(Answer::Credit { handle });
+    };
+    Requests { inbox: Arc::default(), credit: Box::new(credit) }
+}
+
 /// Starts a request's handler and lets it run until it first waits.
 fn begin(
     handlers: &[Start],
     methods: &HashMap<u32, usize>,
     closing: bool,
     delivery: &Delivery<'_>,
+    requests: Option<Requests>,
 ) -> Outcome {
     if closing {
         return Outcome::Ready(Err(Status::unavailable("the service is shutting down")));
@@ -373,7 +466,13 @@ fn begin(
     };
     let left =
         (delivery.deadline_us != NO_DEADLINE).then(|| Duration::from_micros(delivery.deadline_us.into()));
-    let info = CallInfo { method: delivery.method, deadline: left.map(|left| Instant::now() + left) };
+    let info = CallInfo {
+        method: delivery.method,
+        deadline: left.map(|left| Instant::now() + left),
+        has_metadata: delivery.flags.metadata,
+        bare: delivery.flags.bare,
+        requests,
+    };
     let started = catch_unwind(AssertUnwindSafe(|| {
         let mut handler = start(info, delivery.flat, delivery.body);
         // Without a waker: a handler that waits is polled again in its task, with that task's.
@@ -411,28 +510,4 @@ async fn poll_once<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T
         })
     })
     .await
-}
-
-/// A message for people, as a body.
-fn text(message: &str) -> Outgoing {
-    let bytes = message.as_bytes().to_vec();
-    Outgoing {
-        layout: 0,
-        flat_len: 0,
-        flat: [0; FLAT_MAX],
-        body_len: bytes.len(),
-        body: Some(Box::new(Text(bytes))),
-    }
-}
-
-struct Text(Vec<u8>);
-
-impl crate::service::Encode for Text {
-    fn encode_into(&self, out: &mut [u8]) -> bool {
-        let fits = out.len() == self.0.len();
-        if fits {
-            out.copy_from_slice(&self.0);
-        }
-        fits
-    }
 }

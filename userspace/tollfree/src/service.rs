@@ -1,8 +1,14 @@
 //! The seam between generated server stubs and [`Server`](crate::Server).
 
+use crate::flow::Inbox;
+use crate::metadata::MetadataMap;
+use crate::outgoing::Outgoing;
+use crate::received::{Received, decode, split};
+use crate::streaming::{Requests, Streaming};
 use crate::{Message, Request, Response, Status};
+use futures_core::Stream;
+use std::task::{Context, Poll};
 use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
-use tollfree_wire::header::FLAT_MAX;
 
 /// A method, as generated stubs name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,13 +23,25 @@ pub struct MethodInfo {
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<Reply, Status>> + Send>>;
 
 /// What is known of a call besides its message.
-#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CallInfo {
     /// The method id.
     pub method: u32,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+    /// The body begins with metadata.
+    pub(crate) has_metadata: bool,
+    /// There is no first message.
+    pub(crate) bare: bool,
+    /// What follows the first message of a streaming request.
+    pub(crate) requests: Option<Requests>,
+}
+
+impl std::fmt::Debug for CallInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let CallInfo { method, deadline, .. } = self;
+        f.debug_struct("CallInfo").field("method", method).field("deadline", deadline).finish_non_exhaustive()
+    }
 }
 
 /// A set of methods under one name; implemented by generated `…Server` types.
@@ -36,62 +54,53 @@ pub trait Service: Send + Sync + 'static {
     const METHODS: &'static [MethodInfo];
 
     /// Starts the handler of `info.method`. `flat` and `body` lie in shared memory that is reused once this returns:
-    /// decode them here, work in the future. Usually one `match` whose arms are [`dispatch`] and [`unimplemented()`].
+    /// decode them here, work in the future. Usually one `match` whose arms are [`dispatch`], its relatives for methods
+    /// that stream, and [`unimplemented()`].
     fn call(self: Arc<Self>, info: CallInfo, flat: &[u8], body: &[u8]) -> HandlerFuture;
 }
 
 /// A response, ready to be written into the transmit region.
 pub struct Reply {
+    /// The message; where messages follow, the metadata they begin with.
     pub(crate) outgoing: Outgoing,
+    /// The messages of a streaming response.
+    pub(crate) responses: Option<Responses>,
 }
 
-/// A message divided into its flat block and what prost encodes. The body is encoded straight into shared memory.
-pub(crate) struct Outgoing {
-    pub(crate) layout: u32,
-    pub(crate) flat_len: usize,
-    pub(crate) flat: [u8; FLAT_MAX],
-    pub(crate) body_len: usize,
-    pub(crate) body: Option<Box<dyn Encode>>,
-}
+/// The messages of a streaming response, divided.
+pub(crate) type Responses = Pin<Box<dyn Stream<Item = Result<Outgoing, Status>> + Send>>;
 
-/// The part of `prost::Message` that works without knowing the type.
-pub(crate) trait Encode: Send + Sync {
-    /// Writes the encoding into exactly `encoded_len` bytes; false where it does not fit.
-    fn encode_into(&self, out: &mut [u8]) -> bool;
-}
+impl Reply {
+    fn one<Resp: Message>(response: Response<Resp>) -> Result<Reply, Status> {
+        let (metadata, message) = response.into_parts();
+        Ok(Reply { outgoing: Outgoing::new(&metadata, message)?, responses: None })
+    }
 
-impl<M: prost::Message> Encode for M {
-    fn encode_into(&self, mut out: &mut [u8]) -> bool {
-        self.encode(&mut out).is_ok()
+    fn many<S, Resp>(response: Response<S>) -> Result<Reply, Status>
+    where
+        S: Stream<Item = Result<Resp, Status>> + Send + 'static,
+        Resp: Message,
+    {
+        let (metadata, messages) = response.into_parts();
+        let responses = Box::pin(Divided(Box::pin(messages)));
+        Ok(Reply { outgoing: Outgoing::bare(&metadata)?, responses: Some(responses) })
     }
 }
 
-impl Outgoing {
-    pub(crate) fn new<M: Message>(mut message: M) -> Result<Outgoing, Status> {
-        let mut flat = [0; FLAT_MAX];
-        let Some(block) = flat.get_mut(..M::FLAT_LEN) else {
-            return Err(Status::internal(format!(
-                "a flat block of {} bytes; at most {FLAT_MAX} are allowed",
-                M::FLAT_LEN
-            )));
-        };
-        message.take_flat(block)?;
-        let body_len = message.encoded_len();
-        let body: Option<Box<dyn Encode>> = (body_len > 0).then(|| Box::new(message) as Box<dyn Encode>);
-        Ok(Outgoing { layout: M::LAYOUT, flat_len: M::FLAT_LEN, flat, body_len, body })
-    }
-}
+/// Divides the messages of a stream as they come.
+struct Divided<S>(Pin<Box<S>>);
 
-/// Decodes a message from its two parts.
-pub(crate) fn decode<M: Message>(flat: &[u8], body: &[u8]) -> Result<M, Status> {
-    let mut message = if body.is_empty() {
-        M::default()
-    } else {
-        M::decode(body)
-            .map_err(|error| Status::internal(format!("the message's body does not decode: {error}")))?
-    };
-    message.put_flat(flat);
-    Ok(message)
+impl<S, Resp> Stream for Divided<S>
+where
+    S: Stream<Item = Result<Resp, Status>>,
+    Resp: Message,
+{
+    type Item = Result<Outgoing, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = std::task::ready!(self.0.as_mut().poll_next(context));
+        Poll::Ready(next.map(|next| Outgoing::new(&MetadataMap::new(), next?)))
+    }
 }
 
 /// Decodes a request and runs its handler: an arm of a generated [`Service::call`].
@@ -102,13 +111,102 @@ where
     H: FnOnce(Request<Req>) -> F,
     F: Future<Output = Result<Response<Resp>, Status>> + Send + 'static,
 {
-    match decode::<Req>(flat, body) {
-        Ok(message) => {
-            let running = handler(Request::received(message, info.deadline));
-            Box::pin(async move { Ok(Reply { outgoing: Outgoing::new(running.await?.into_inner())? }) })
+    match one_request(&info, flat, body) {
+        Ok(request) => {
+            let running = handler(request);
+            Box::pin(async move { Reply::one(running.await?) })
         }
         Err(status) => Box::pin(std::future::ready(Err(status))),
     }
+}
+
+/// Like [`dispatch`], for a method whose response is a stream.
+pub fn dispatch_server_streaming<Req, S, Resp, H, F>(
+    info: CallInfo,
+    flat: &[u8],
+    body: &[u8],
+    handler: H,
+) -> HandlerFuture
+where
+    Req: Message,
+    S: Stream<Item = Result<Resp, Status>> + Send + 'static,
+    Resp: Message,
+    H: FnOnce(Request<Req>) -> F,
+    F: Future<Output = Result<Response<S>, Status>> + Send + 'static,
+{
+    match one_request(&info, flat, body) {
+        Ok(request) => {
+            let running = handler(request);
+            Box::pin(async move { Reply::many(running.await?) })
+        }
+        Err(status) => Box::pin(std::future::ready(Err(status))),
+    }
+}
+
+/// Like [`dispatch`], for a method whose request is a stream.
+pub fn dispatch_client_streaming<Req, Resp, H, F>(
+    info: CallInfo,
+    flat: &[u8],
+    body: &[u8],
+    handler: H,
+) -> HandlerFuture
+where
+    Req: Message,
+    Resp: Message,
+    H: FnOnce(Request<Streaming<Req>>) -> F,
+    F: Future<Output = Result<Response<Resp>, Status>> + Send + 'static,
+{
+    match many_requests(info, flat, body) {
+        Ok(request) => {
+            let running = handler(request);
+            Box::pin(async move { Reply::one(running.await?) })
+        }
+        Err(status) => Box::pin(std::future::ready(Err(status))),
+    }
+}
+
+/// Like [`dispatch`], for a method whose request and response are streams.
+pub fn dispatch_streaming<Req, S, Resp, H, F>(
+    info: CallInfo,
+    flat: &[u8],
+    body: &[u8],
+    handler: H,
+) -> HandlerFuture
+where
+    Req: Message,
+    S: Stream<Item = Result<Resp, Status>> + Send + 'static,
+    Resp: Message,
+    H: FnOnce(Request<Streaming<Req>>) -> F,
+    F: Future<Output = Result<Response<S>, Status>> + Send + 'static,
+{
+    match many_requests(info, flat, body) {
+        Ok(request) => {
+            let running = handler(request);
+            Box::pin(async move { Reply::many(running.await?) })
+        }
+        Err(status) => Box::pin(std::future::ready(Err(status))),
+    }
+}
+
+fn one_request<Req: Message>(info: &CallInfo, flat: &[u8], body: &[u8]) -> Result<Request<Req>, Status> {
+    let (metadata, body) = split(info.has_metadata, body)?;
+    Ok(Request::received(metadata, decode(flat, body)?, info.deadline))
+}
+
+fn many_requests<Req: Message>(
+    info: CallInfo,
+    flat: &[u8],
+    body: &[u8],
+) -> Result<Request<Streaming<Req>>, Status> {
+    let CallInfo { deadline, has_metadata, bare, requests, .. } = info;
+    let (metadata, body) = split(has_metadata, body)?;
+    let first = (!bare).then(|| Received::first(flat, body));
+    let requests = requests.unwrap_or_else(|| Requests {
+        // Nothing follows the first message.
+        inbox: Arc::new(Inbox::ended()),
+        credit: Box::new(|| {}),
+    });
+    Ok(Request::received(metadata, Streaming::of_handler(first, requests), deadline))
 }
 
 /// The last arm of a generated [`Service::call`]: the service has no such method.

@@ -1,5 +1,6 @@
 //! How a call ended, where not well.
 
+use crate::metadata::MetadataMap;
 pub use tollfree_ring::VerdictAt;
 use tollfree_wire::Code;
 
@@ -9,7 +10,11 @@ pub struct Status {
     code: Code,
     message: String,
     verdict_at: VerdictAt,
+    /// Boxed, and none without entries: a `Result` of every call carries it.
+    metadata: Option<Box<MetadataMap>>,
 }
+
+static NO_METADATA: MetadataMap = MetadataMap::new();
 
 macro_rules! constructors {
     ($($name:ident $code:ident;)*) => {$(
@@ -21,7 +26,14 @@ macro_rules! constructors {
 impl Status {
     /// A status with this code and message.
     pub fn new(code: Code, message: impl Into<String>) -> Status {
-        Status { code, message: message.into(), verdict_at: VerdictAt::None }
+        Status { code, message: message.into(), verdict_at: VerdictAt::None, metadata: None }
+    }
+
+    /// A status that says more in its metadata.
+    pub fn with_metadata(code: Code, message: impl Into<String>, metadata: MetadataMap) -> Status {
+        let mut status = Status::new(code, message);
+        status.metadata = (!metadata.is_empty()).then(|| Box::new(metadata));
+        status
     }
 
     constructors! {
@@ -56,6 +68,16 @@ impl Status {
     /// Where it was decided.
     pub fn verdict_at(&self) -> VerdictAt {
         self.verdict_at
+    }
+
+    /// What the status says beside its message.
+    pub fn metadata(&self) -> &MetadataMap {
+        self.metadata.as_deref().unwrap_or(&NO_METADATA)
+    }
+
+    /// The same, to change.
+    pub fn metadata_mut(&mut self) -> &mut MetadataMap {
+        self.metadata.get_or_insert_default()
     }
 
     pub(crate) fn decided_at(mut self, verdict_at: VerdictAt) -> Status {

@@ -43,7 +43,15 @@ impl Pair {
         let end = self.ended + count;
         while self.ended < end {
             let deadline_ns = self.now + 60_000_000_000;
-            let call = NewCall { method: 9, layout: 2, flat: &[7; 21], body_len, deadline_ns, token: 5 };
+            let call = NewCall {
+                method: 9,
+                layout: 2,
+                flat: &[7; 21],
+                metadata: false,
+                body_len,
+                deadline_ns,
+                token: 5,
+            };
             self.ends[0].call(self.now, peer(2), call);
             let before = self.ended;
             while self.ended == before {
@@ -93,7 +101,16 @@ impl Pair {
         for call in arrived.drain(..) {
             let copy_body = &mut |out: &mut [u8]| out.fill(0x66);
             let (status, by_engine, body_len) = (Code::Ok, false, 64);
-            let reply = Reply { status, by_engine, layout: 3, flat: &[1; 13], body_len, token: 1, copy_body };
+            let reply = Reply {
+                status,
+                by_engine,
+                layout: 3,
+                flat: &[1; 13],
+                metadata: false,
+                body_len,
+                token: 1,
+                copy_body,
+            };
             ends[1].respond(*now, call, reply);
         }
         if ends[from].timeout().is_some_and(|at| at <= *now) {

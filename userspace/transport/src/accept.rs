@@ -250,7 +250,15 @@ mod tests {
     fn a_client_of_another_version_is_told_and_its_calls_end_with_the_reason() {
         let end = |secret| Transport::new(Config { secret: [secret; 32], ..Config::default() });
         let (mut client, mut server) = (end(1), end(2));
-        let call = NewCall { method: 1, layout: 0, flat: &[], body_len: 0, deadline_ns: u64::MAX, token: 7 };
+        let call = NewCall {
+            method: 1,
+            layout: 0,
+            flat: &[],
+            metadata: false,
+            body_len: 0,
+            deadline_ns: u64::MAX,
+            token: 7,
+        };
         client.call(0, peer(2), call);
         server.receive(0, peer(1), &sent(&mut client), &mut |_| {}).unwrap();
         client.receive(0, peer(2), &sent(&mut server), &mut |_| {}).unwrap();

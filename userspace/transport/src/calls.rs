@@ -32,6 +32,8 @@ pub(crate) struct Call {
     pub deadline_ns: u64,
     pub body_len: u32,
     pub flat_len: u16,
+    /// The body begins with a metadata block.
+    pub metadata: bool,
     /// In the outbox.
     pub ready: bool,
     /// Times the call moved to another session.
@@ -177,7 +179,7 @@ const USE: u64 = 1 << 32;
 impl Calls {
     /// Adds a queued call. `flat` is at most [`FLAT_MAX`] long.
     pub fn insert(&mut self, timers: &mut Timers, link: u32, call: &crate::NewCall<'_>) -> u64 {
-        let &crate::NewCall { method, layout, flat, body_len, deadline_ns, token } = call;
+        let &crate::NewCall { method, layout, flat, metadata, body_len, deadline_ns, token } = call;
         let position = match self.free.pop() {
             Some(position) => position as usize,
             None => {
@@ -200,6 +202,7 @@ impl Calls {
             deadline_ns,
             body_len,
             flat_len: flat.len() as u16,
+            metadata,
             flight: Some(flight),
             ..Call::blank(timer)
         };
@@ -263,6 +266,7 @@ impl Call {
             deadline_ns: 0,
             body_len: 0,
             flat_len: 0,
+            metadata: false,
             ready: false,
             moves: 0,
             spec: MethodSpec::default(),

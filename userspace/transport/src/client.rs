@@ -13,7 +13,7 @@ use crate::sack::{ACK_MAX, Ack, AckBody, AckHead};
 use crate::session::Session;
 use crate::transport::{Pending, Transport};
 use tollfree_wire::header::{
-    CALL_SLOTS, FLAG_CANCEL, FLAG_ENGINE, FLAG_OF_RESPONSE, FLAG_WORKING, HEADER_LEN, Header,
+    CALL_SLOTS, FLAG_CANCEL, FLAG_ENGINE, FLAG_METADATA, FLAG_OF_RESPONSE, FLAG_WORKING, HEADER_LEN, Header,
 };
 use tollfree_wire::{Code, Kind, Packet, Reason};
 use zerocopy::IntoBytes;
@@ -221,6 +221,7 @@ impl Transport {
             }
             let first = fragment == 0;
             let mut header = Header {
+                flags: if call.metadata { FLAG_METADATA } else { 0 },
                 flat_len: if first { call.flat_len } else { 0 },
                 method: call.method,
                 call: id,
@@ -313,7 +314,8 @@ impl Transport {
         }
         let (token, status) = (call.token, Code::from_wire(header.status));
         let verdict = Verdict::Peer { by_engine: header.flags & FLAG_ENGINE != 0 };
-        sink(Event::Response { token, status, layout: header.layout, flat, body, verdict });
+        let metadata = header.flags & FLAG_METADATA != 0;
+        sink(Event::Response { token, status, layout: header.layout, flat, metadata, body, verdict });
         self.end_call(now, key);
         Ok(())
     }
@@ -371,7 +373,8 @@ impl Transport {
         let (token, status) = (call.token, Code::from_wire(assembly.status));
         let verdict = Verdict::Peer { by_engine: assembly.flags & FLAG_ENGINE != 0 };
         let (layout, flat, body) = (assembly.layout, assembly.flat(), assembly.body());
-        sink(Event::Response { token, status, layout, flat, body, verdict });
+        let metadata = assembly.flags & FLAG_METADATA != 0;
+        sink(Event::Response { token, status, layout, flat, metadata, body, verdict });
         if acknowledged {
             self.outbox.push_stateless(Ready::Finished(header.session, header.call, ack));
         }
@@ -396,7 +399,8 @@ impl Transport {
             status => (status, 0, &[][..]),
         };
         let token = call.token;
-        sink(Event::Response { token, status, layout, flat, body: &[], verdict: Verdict::Driver });
+        let (metadata, verdict) = (false, Verdict::Driver);
+        sink(Event::Response { token, status, layout, flat, metadata, body: &[], verdict });
         self.give_up(now, key);
         Ok(())
     }

@@ -96,7 +96,7 @@ impl Transport {
     pub fn call(&mut self, now: u64, peer: Peer, call: NewCall<'_>) -> CallHandle {
         let NewCall { flat, body_len, .. } = call;
         let fits = flat.len() <= FLAT_MAX && body_len <= MESSAGE_MAX;
-        let call = if fits { call } else { NewCall { flat: &[], body_len: 0, ..call } };
+        let call = if fits { call } else { NewCall { flat: &[], metadata: false, body_len: 0, ..call } };
         self.counters.calls_made += 1;
         let link = self.links.to(peer);
         let key = self.calls.insert(&mut self.timers, link, &call);

@@ -17,6 +17,8 @@ pub struct NewCall<'a> {
     pub layout: u32,
     /// The flat block, unpadded, at most [`tollfree_wire::header::FLAT_MAX`] bytes. Copied.
     pub flat: &'a [u8],
+    /// The body begins with a metadata block.
+    pub metadata: bool,
     /// Bytes of the body, which stays with the caller: [`Body::Source`] asks for parts of it while the call is open.
     pub body_len: u32,
     /// When the call is to end, on the transport's clock; `u64::MAX`: never.
@@ -46,6 +48,8 @@ pub struct Reply<'a> {
     pub layout: u32,
     /// The flat block, unpadded, at most [`tollfree_wire::header::FLAT_MAX`] bytes. Copied.
     pub flat: &'a [u8],
+    /// The body begins with a metadata block.
+    pub metadata: bool,
     /// Bytes of the body.
     pub body_len: u32,
     /// The body's name in [`Body::Source`] and [`Event::Released`], where it does not fit one packet.
@@ -151,6 +155,8 @@ pub struct IncomingRequest<'a> {
     pub judged: u64,
     /// The flat block, without padding.
     pub flat: &'a [u8],
+    /// The body begins with a metadata block.
+    pub metadata: bool,
     /// The body.
     pub body: &'a [u8],
 }
@@ -185,6 +191,8 @@ pub enum Event<'a> {
         layout: u32,
         /// The flat block, without padding.
         flat: &'a [u8],
+        /// The body begins with a metadata block.
+        metadata: bool,
         /// The body.
         body: &'a [u8],
         /// Who says so.

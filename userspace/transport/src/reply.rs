@@ -13,7 +13,9 @@ use crate::timers::Owner;
 use crate::transport::{Pending, Transport};
 use crate::window::Window;
 use tollfree_wire::frame::Peer;
-use tollfree_wire::header::{FLAG_ENGINE, FLAG_WORKING, FLAT_MAX, HEADER_LEN, Header, MESSAGE_MAX};
+use tollfree_wire::header::{
+    FLAG_ENGINE, FLAG_METADATA, FLAG_WORKING, FLAT_MAX, HEADER_LEN, Header, MESSAGE_MAX,
+};
 use tollfree_wire::{Code, Kind, Packet, Reason};
 
 /// An answer that is being sent, or may have to be sent again.
@@ -21,6 +23,7 @@ use tollfree_wire::{Code, Kind, Packet, Reason};
 pub(crate) struct Kept {
     status: u8,
     by_engine: bool,
+    metadata: bool,
     layout: u32,
     flat_len: u16,
     /// The padded flat block and, when it fits one packet, the body.
@@ -31,6 +34,13 @@ pub(crate) struct Kept {
     interval: u64,
     /// A missing fragment was sent again, to hear what has become of the rest, and nothing was heard since.
     probed: bool,
+}
+
+impl Kept {
+    fn flags(&self) -> u8 {
+        let by_engine = if self.by_engine { FLAG_ENGINE } else { 0 };
+        by_engine | if self.metadata { FLAG_METADATA } else { 0 }
+    }
 }
 
 /// Answers for calls to come, with the memory they once took.
@@ -67,7 +77,8 @@ impl Transport {
         if slot.state != State::Running {
             return false;
         }
-        let Reply { mut status, mut by_engine, layout, mut flat, mut body_len, token, copy_body } = reply;
+        let Reply { mut status, mut by_engine, layout, mut flat, metadata, mut body_len, token, copy_body } =
+            reply;
         let span = flat.len().next_multiple_of(8);
         let spec = slot.spec;
         let room = |span: usize| (payload - HEADER_LEN).saturating_sub(span) as u32 - checksum_len(&spec);
@@ -89,6 +100,7 @@ impl Transport {
         **kept = Kept {
             status: status as u8,
             by_engine,
+            metadata: metadata && fits,
             layout,
             flat_len: flat.len() as u16,
             bytes,
@@ -135,7 +147,9 @@ impl Transport {
     /// Answers a call with a status of our own.
     pub(crate) fn refuse(&mut self, now: u64, call: IncomingCall, status: Code) {
         let copy_body = &mut |_: &mut [u8]| {};
-        let reply = Reply { status, by_engine: true, layout: 0, flat: &[], body_len: 0, token: 0, copy_body };
+        let (flat, metadata) = (&[][..], false);
+        let reply =
+            Reply { status, by_engine: true, layout: 0, flat, metadata, body_len: 0, token: 0, copy_body };
         self.respond(now, call, reply);
     }
 
@@ -327,7 +341,7 @@ impl Kept {
         let (flat, inline) = self.bytes.split_at(usize::from(self.flat_len).next_multiple_of(8));
         let (flat, flat_len) = if fragment == 0 { (flat, self.flat_len) } else { (&[][..], 0) };
         let header = Header {
-            flags: if self.by_engine { FLAG_ENGINE } else { 0 },
+            flags: self.flags(),
             status: self.status,
             flat_len,
             fragment: fragment as u16,

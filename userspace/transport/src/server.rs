@@ -11,7 +11,7 @@ use crate::sack::AckHead;
 use crate::session::{End, Session};
 use crate::timers::{Owner, TimerId};
 use crate::transport::{Pending, Transport};
-use tollfree_wire::header::{CALL_SLOTS, Header, NO_DEADLINE};
+use tollfree_wire::header::{CALL_SLOTS, FLAG_METADATA, Header, NO_DEADLINE};
 use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Packet, Reason};
 
@@ -206,6 +206,7 @@ impl Transport {
             deadline_ns: slot.deadline_ns,
             judged: if self.config.verified { header.tag } else { 0 },
             flat,
+            metadata: header.flags & FLAG_METADATA != 0,
             body,
         }));
         Ok(())
@@ -325,6 +326,7 @@ impl Transport {
                 deadline_ns: slot.deadline_ns,
                 judged: if self.config.verified { assembly.judged } else { 0 },
                 flat: assembly.flat(),
+                metadata: assembly.flags & FLAG_METADATA != 0,
                 body: assembly.body().get(order_len(&slot.spec) as usize..).unwrap_or_default(),
             }));
         }

@@ -323,7 +323,15 @@ impl Transport {
             sink(match pending {
                 Pending::Ended { token, status, why } => {
                     let verdict = Verdict::Transport(why);
-                    Event::Response { token, status, layout: 0, flat: &[], body: &[], verdict }
+                    Event::Response {
+                        token,
+                        status,
+                        layout: 0,
+                        flat: &[],
+                        metadata: false,
+                        body: &[],
+                        verdict,
+                    }
                 }
                 Pending::Cancelled(call) => Event::Cancelled { call },
                 Pending::Released(token) => Event::Released { token },

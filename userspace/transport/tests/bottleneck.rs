@@ -72,7 +72,8 @@ fn serve(host: &mut Transport, now: u64, full_until: u64, calls: Vec<IncomingCal
         }
         let copy_body = &mut |_: &mut [u8]| {};
         let (status, by_engine, body_len) = (Code::Ok, false, 0);
-        let reply = Reply { status, by_engine, layout: 0, flat: &[], body_len, token: 0, copy_body };
+        let reply =
+            Reply { status, by_engine, layout: 0, flat: &[], metadata: false, body_len, token: 0, copy_body };
         assert!(host.respond(now, call, reply));
     }
 }
@@ -140,7 +141,8 @@ impl World {
         for (number, (calls, from)) in senders.iter().enumerate() {
             while *now >= 1_000 * MS + from && open[number] < *calls {
                 let (body_len, deadline_ns) = (*body_len, u64::MAX);
-                let call = NewCall { method: 1, layout: 0, flat: &[], body_len, deadline_ns, token: 1 };
+                let (flat, metadata) = (&[][..], false);
+                let call = NewCall { method: 1, layout: 0, flat, metadata, body_len, deadline_ns, token: 1 };
                 hosts[number].call(*now, peer(server), call);
                 open[number] += 1;
             }

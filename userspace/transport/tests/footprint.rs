@@ -71,6 +71,7 @@ impl Pair {
             method,
             layout: 1,
             flat: &[7; 24],
+            metadata: false,
             body_len: BODY as u32,
             deadline_ns: u64::MAX,
             token: 1,
@@ -128,6 +129,7 @@ impl Pair {
                 by_engine: false,
                 layout: 0,
                 flat: &[],
+                metadata: false,
                 body_len,
                 token: 1,
                 copy_body,
@@ -198,8 +200,15 @@ fn thousands_of_sessions_hold_what_is_stated_and_no_more() {
     let mut served = 0;
     for number in 0..SESSIONS as u32 {
         let mut client = transport(3, 1);
-        let call =
-            NewCall { method: RELIABLE, layout: 0, flat: &[], body_len: 0, deadline_ns: u64::MAX, token: 1 };
+        let call = NewCall {
+            method: RELIABLE,
+            layout: 0,
+            flat: &[],
+            metadata: false,
+            body_len: 0,
+            deadline_ns: u64::MAX,
+            token: 1,
+        };
         client.call(NOW, peer(0), call);
         for _ in 0..4 {
             carry(&mut client, &mut server, peer(number + 1), &mut |_| {});
@@ -214,8 +223,15 @@ fn thousands_of_sessions_hold_what_is_stated_and_no_more() {
 
     let before = held();
     let mut late = transport(4, 1);
-    let call =
-        NewCall { method: RELIABLE, layout: 0, flat: &[], body_len: 0, deadline_ns: u64::MAX, token: 1 };
+    let call = NewCall {
+        method: RELIABLE,
+        layout: 0,
+        flat: &[],
+        metadata: false,
+        body_len: 0,
+        deadline_ns: u64::MAX,
+        token: 1,
+    };
     late.call(NOW, peer(0), call);
     for _ in 0..4 {
         carry(&mut late, &mut server, peer(9_999), &mut |_| {});

@@ -408,6 +408,7 @@ fn open_with_guard(world: &mut World) -> Guard {
         method: METHOD_CONTROL,
         layout: 0,
         flat: &[],
+        metadata: false,
         body_len: 0,
         deadline_ns: FOREVER,
         token: u64::MAX,

@@ -71,8 +71,16 @@ impl Pair {
             if let Some(call) = arrived.take() {
                 let copy_body = &mut |out: &mut [u8]| out.fill(0x66);
                 let (status, by_engine, layout, body_len) = (Code::Ok, false, 3, 100);
-                let reply =
-                    Reply { status, by_engine, layout, flat: &[1; 13], body_len, token: 1, copy_body };
+                let reply = Reply {
+                    status,
+                    by_engine,
+                    layout,
+                    flat: &[1; 13],
+                    metadata: false,
+                    body_len,
+                    token: 1,
+                    copy_body,
+                };
                 assert!(ends[1].respond(*now, call, reply));
             }
         }
@@ -81,7 +89,15 @@ impl Pair {
     fn call(&mut self) {
         self.now += 50_000;
         let deadline_ns = self.now + 60_000_000_000;
-        let call = NewCall { method: 9, layout: 2, flat: &[7; 21], body_len: 64, deadline_ns, token: 5 };
+        let call = NewCall {
+            method: 9,
+            layout: 2,
+            flat: &[7; 21],
+            metadata: false,
+            body_len: 64,
+            deadline_ns,
+            token: 5,
+        };
         self.ends[0].call(self.now, peer(2), call);
         self.exchange();
         for end in &mut self.ends {

@@ -109,7 +109,8 @@ impl Engine {
 
     /// Makes a call and waits until it has ended, however.
     pub fn call(&mut self, method: u32, layout: u32, flat: &[u8]) -> Result<()> {
-        let call = NewCall { method, layout, flat, body_len: 0, deadline_ns: u64::MAX, token: 1 };
+        let call =
+            NewCall { method, layout, flat, metadata: false, body_len: 0, deadline_ns: u64::MAX, token: 1 };
         let now = self.now();
         self.transport.call(now, Peer::from(self.server), call);
         let mut ended = false;

@@ -196,24 +196,22 @@ impl App {
         block.resize(layout.flat_len.into(), 0);
         let (flat, body) = (self.put(cookie, &block), self.put(cookie, body));
         self.submit(Submission {
-            op: AppOp::Call,
-            status: Code::Ok,
             method,
-            call: cookie,
             layout: fingerprint,
             deadline_us: deadline.map_or(NO_DEADLINE, |deadline| deadline.as_micros() as u32),
             flat,
             body,
+            ..Submission::new(AppOp::Call, cookie)
         });
     }
 
     pub fn cancel(&mut self, cookie: u64) {
-        self.submit(Submission { op: AppOp::Cancel, ..blank(cookie) });
+        self.submit(Submission::new(AppOp::Cancel, cookie));
     }
 
     pub fn respond(&mut self, handle: u64, status: Code, body: &[u8]) {
         let body = self.put(handle, body);
-        self.submit(Submission { op: AppOp::Respond, status, body, ..blank(handle) });
+        self.submit(Submission { status, body, ..Submission::new(AppOp::Respond, handle) });
     }
 
     /// What arrives next; `None` when nothing has for `wait`.
@@ -248,19 +246,5 @@ impl App {
 
     pub fn next(&mut self) -> Message {
         self.next_within(Duration::from_secs(10)).expect("something arrives within ten seconds")
-    }
-}
-
-fn blank(call: u64) -> Submission {
-    let none = Span::default();
-    Submission {
-        op: AppOp::Call,
-        status: Code::Ok,
-        method: 0,
-        call,
-        layout: 0,
-        deadline_us: NO_DEADLINE,
-        flat: none,
-        body: none,
     }
 }

@@ -111,13 +111,12 @@ fn carry(listener: &UnixListener, geometry: &Geometry, stop: &AtomicBool, cancel
                 };
                 let (flat, body) = (copy(submission.flat), copy(submission.body));
                 let header = |op, call| DeliveryHeader {
-                    op,
                     status: submission.status,
+                    flags: submission.flags,
                     method: submission.method,
-                    call,
                     layout: submission.layout,
                     deadline_us: submission.deadline_us,
-                    verdict_at: VerdictAt::None,
+                    ..DeliveryHeader::new(op, call)
                 };
                 match (submission.op, service) {
                     (AppOp::Call, Some(service)) => {
@@ -151,6 +150,7 @@ fn carry(listener: &UnixListener, geometry: &Geometry, stop: &AtomicBool, cancel
                             apps[index].deliver(header(DaemonOp::Cancelled, submission.call), vec![], vec![]);
                         }
                     }
+                    (streaming, _) => panic!("no method here streams: {streaming:?}"),
                 }
             }
         }

@@ -149,8 +149,15 @@ impl Stage {
             _ => u64::MAX,
         };
         let body_len = choices.one_of(&[0, 10, 3_000, 60_000, 1 << 20]);
-        let call =
-            NewCall { method: 7, layout: 1, flat: &[7; 21], body_len, deadline_ns, token: self.tokens };
+        let call = NewCall {
+            method: 7,
+            layout: 1,
+            flat: &[7; 21],
+            metadata: false,
+            body_len,
+            deadline_ns,
+            token: self.tokens,
+        };
         let handle = self.victim.call(self.now, ROGUE, call);
         self.seen.made.insert(self.tokens, handle);
     }
@@ -174,6 +181,7 @@ impl Stage {
             by_engine: false,
             layout: 1,
             flat: &[3; 5],
+            metadata: false,
             body_len,
             token: self.tokens,
             copy_body,
@@ -189,6 +197,7 @@ impl Stage {
             method: METHOD_CONTROL,
             layout: 0,
             flat: &[],
+            metadata: false,
             body_len: 0,
             deadline_ns: u64::MAX,
             token: 0,

@@ -255,6 +255,7 @@ impl World {
             method,
             layout: uid as u32,
             flat: &flat(uid, reply_len),
+            metadata: false,
             body_len: body_len as u32,
             deadline_ns,
             token,
@@ -417,6 +418,7 @@ impl World {
                 by_engine: false,
                 layout: 9,
                 flat: &body[..body.len().min(5)],
+                metadata: false,
                 body_len: body.len() as u32,
                 token,
                 copy_body: &mut |out| {
@@ -538,7 +540,7 @@ impl World {
     fn on_event(&mut self, at: usize, event: Event<'_>) {
         match event {
             Event::Request(request) => self.on_request(at, &request),
-            Event::Response { token, status, layout, flat, body, verdict } => {
+            Event::Response { token, status, layout, flat, body, verdict, .. } => {
                 let made = self.hosts[at].made.remove(&token).expect("one response per call");
                 let Made { uid, to, reply_len, denied, .. } = made;
                 let trusted = !self.hosts[at].rogue && !self.hosts[to].rogue;
