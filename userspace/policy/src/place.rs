@@ -243,7 +243,7 @@ fn describe(
             let decided = runs.of(at).is_some();
             let (place, mut why) = match obstacle {
                 _ if at < count && decided => (Place::Session, words::decided(request)),
-                _ if at < count => (Place::XdpIngress, words::reason(request)),
+                _ if at < count => (Place::XdpIngress, words::reason(element, request)),
                 Some(why) => (Place::Engine, why.clone()),
                 None => {
                     let before = first_outside.unwrap_or_default();

@@ -7,7 +7,10 @@ use crate::ir::{Element, Policy};
 use std::collections::BTreeSet;
 
 /// Why an element is in XDP.
-pub(super) fn reason(effects: &Effects) -> String {
+pub(super) fn reason(element: &Element, effects: &Effects) -> String {
+    if element.request.is_none() {
+        return "does nothing to requests".to_owned();
+    }
     let Effects { fields, fields_written, tables_read, tables_written, session, peer, .. } = effects;
     let mut parts = Vec::new();
     if !fields.is_empty() {
