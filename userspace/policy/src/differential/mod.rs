@@ -12,6 +12,7 @@
 mod calls;
 mod generate;
 pub(crate) mod kernel;
+mod layout;
 mod random;
 mod reference;
 
