@@ -101,7 +101,7 @@ impl Checker<'_, '_, '_> {
             self.sink.error(span, "the policy has no chain, so no element would run", "never runs").help(
                 format!("say which elements run, in order: `{text}()` on a line of its own, before this one"),
             );
-        } else if file.transport.is_none() {
+        } else if file.transport.is_none() && self.sink.count() == 0 {
             self.sink
                 .error(&(0..0), "the policy is empty", "nothing here")
                 .help("a policy starts with a chain, such as `firewall() -> session_tracker()`");
