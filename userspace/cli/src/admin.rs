@@ -32,6 +32,11 @@ pub enum Request {
         /// Which calls it judges; null: those that it has chains for.
         at: Option<Side>,
     },
+    /// The policy in force, to be compared: an [`InForceView`] or null.
+    PolicyInForce {
+        /// Which one.
+        at: Side,
+    },
     /// Put the policy in force again that was before: an [`Applied`], or null where there was none.
     PolicyRollback {
         /// Which one.
@@ -102,6 +107,17 @@ pub struct TableView {
 pub struct Entry {
     pub key: String,
     pub value: String,
+}
+
+/// A policy in force, as it was given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InForceView {
+    /// Its file.
+    pub name: String,
+    /// Its source.
+    pub text: String,
+    /// Its schema.
+    pub manifest: Manifest,
 }
 
 /// What became of a policy.

@@ -155,6 +155,15 @@ pub struct Target {
     pub at: Side,
 }
 
+/// What the compiler can print of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Emit {
+    /// The typed form: one line per statement, everything inferred written out
+    Ir,
+    /// The eBPF instructions, with the elements and lines that they come from
+    Asm,
+}
+
 /// `tollfree policy …`
 #[derive(Subcommand, Debug)]
 pub enum Policy {
@@ -162,13 +171,28 @@ pub enum Policy {
     Check {
         #[command(flatten)]
         input: PolicyInput,
+        /// Also print what the compiler made of it
+        #[arg(long, value_enum, value_name = "FORM")]
+        emit: Option<Emit>,
         #[command(flatten)]
         output: Output,
     },
-    /// Show where each element of a policy runs, and why
+    /// Show where each element of a policy runs, why, and what it costs
     Explain {
         #[command(flatten)]
         input: PolicyInput,
+        /// Print what the compiler made of it instead
+        #[arg(long, value_enum, value_name = "FORM")]
+        emit: Option<Emit>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show what would change if a policy were applied: elements and their places, tables kept and lost, transport
+    Diff {
+        #[command(flatten)]
+        input: PolicyInput,
+        #[command(flatten)]
+        target: Target,
         #[command(flatten)]
         output: Output,
     },
@@ -243,7 +267,8 @@ pub enum Table {
     Get {
         /// The table
         table: String,
-        /// The key: text as it is, numbers in decimal, enums by name, bytes in hexadecimal
+        /// The key: text as it is, numbers in decimal, enums by name, bytes in hexadecimal, networks as 10.0.0.0/8; parts
+        /// of one with several are joined by commas, a cell's is empty
         key: String,
         #[command(flatten)]
         target: Target,
@@ -254,15 +279,17 @@ pub enum Table {
     Set {
         /// The table
         table: String,
-        /// The key
+        /// The key; parts of one with several are joined by commas, a cell's is empty
         key: String,
         /// The value: numbers in decimal, enums by name
         #[arg(allow_hyphen_values = true)]
         value: String,
         #[command(flatten)]
         target: Target,
+        #[command(flatten)]
+        output: Output,
     },
-    /// Delete one entry
+    /// Delete one entry; a counter starts again at 0
     Delete {
         /// The table
         table: String,
@@ -270,6 +297,8 @@ pub enum Table {
         key: String,
         #[command(flatten)]
         target: Target,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -324,6 +353,39 @@ pub enum Program {
         #[command(flatten)]
         output: Output,
     },
+}
+
+impl Command {
+    /// The form in which the command prints; `None` where it has but one.
+    pub fn output(&self) -> Option<Output> {
+        let output = match self {
+            Command::Status(output) | Command::Clean(output) => output,
+            Command::Check(check) => &check.output,
+            Command::Iface(Iface::List(output)) => output,
+            Command::Policy(
+                Policy::Check { output, .. }
+                | Policy::Explain { output, .. }
+                | Policy::Test { output, .. }
+                | Policy::Diff { output, .. }
+                | Policy::Apply { output, .. }
+                | Policy::Rollback { output, .. }
+                | Policy::Clear { output, .. }
+                | Policy::Table(
+                    Table::List { output, .. }
+                    | Table::Get { output, .. }
+                    | Table::Set { output, .. }
+                    | Table::Delete { output, .. },
+                ),
+            ) => output,
+            Command::Schema(Schema::Lint { output, .. }) => output,
+            Command::Program(Program::Verify { output, .. }) => output,
+            Command::Run(_)
+            | Command::Policy(Policy::Fmt { .. })
+            | Command::Iface(Iface::Attach(_) | Iface::Detach { .. })
+            | Command::Schema(Schema::Compile { .. }) => return None,
+        };
+        Some(*output)
+    }
 }
 
 #[cfg(test)]

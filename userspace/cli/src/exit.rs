@@ -1,5 +1,6 @@
 //! Exit codes, and the errors that choose one. What is not one of these is an ordinary failure.
 
+use crate::output::Output;
 use std::process::ExitCode;
 
 /// Something did not work.
@@ -40,8 +41,8 @@ pub fn refused(error: impl std::fmt::Display) -> anyhow::Error {
     Exit::Refused(error.to_string()).into()
 }
 
-/// Prints an error and chooses the exit code.
-pub fn report(error: &anyhow::Error) -> ExitCode {
+/// Prints an error, to people or as JSON on the standard output, and chooses the exit code.
+pub fn report(error: &anyhow::Error, output: Output) -> ExitCode {
     let (code, silent) = match error.downcast_ref::<Exit>() {
         Some(Exit::Refused(_)) => (REFUSED, false),
         Some(Exit::Privilege(_)) => (PRIVILEGE, false),
@@ -50,7 +51,16 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         None if lacks_permission(error) => (PRIVILEGE, false),
         None => (FAILURE, false),
     };
-    if !silent {
+    if !silent && output.is_json() {
+        let kind = match code {
+            REFUSED => "refused",
+            PRIVILEGE => "privilege",
+            _ => "failed",
+        };
+        let report = serde_json::json!({ "ok": false, "kind": kind, "error": flatten(error) });
+        // Where nobody reads the standard output there is nobody to tell.
+        let _ = output.json(&report);
+    } else if !silent {
         let text = flatten(error);
         // Diagnostics with a caret bring their own "Error:" headline.
         if text.contains('\n') { eprintln!("{}", text.trim_end()) } else { eprintln!("error: {text}") }

@@ -92,6 +92,30 @@ impl Policy {
         tollfree_policy::compile(&Source { name: &self.name, text: &self.text }, &self.manifest, options)
     }
 
+    /// Compiles it for every side that is asked for, or that it has chains for, as [`Policy::compile_or_show`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compile_sides(
+        &self,
+        asked: Option<Side>,
+        options: Options<'_>,
+        output: Output,
+    ) -> Result<Vec<Compiled>> {
+        let sides = self.sides(asked).into_iter();
+        sides.map(|side| self.compile_or_show(Options { side, ..options }, output)).collect()
+    }
+
+    /// Its typed form for one side, as text.
+    ///
+    /// # Errors
+    /// As [`Policy::compile_or_show`].
+    pub fn ir_or_show(&self, side: tollfree_policy::Side, output: Output) -> Result<String> {
+        let source = Source { name: &self.name, text: &self.text };
+        let options = Options { side: Some(side), ..Options::default() };
+        tollfree_policy::emit_ir(&source, &self.manifest, options).map_err(|mistakes| show(&mistakes, output))
+    }
+
     /// The sides to compile it for: the one asked for, else those that it has chains for; `None` where it has none.
     pub fn sides(&self, asked: Option<Side>) -> Vec<Option<tollfree_policy::Side>> {
         let compiler_side = |side| match side {

@@ -27,9 +27,10 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.verbose, matches!(cli.command, Command::Run(_)));
+    let output = cli.command.output().unwrap_or_default();
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&error),
+        Err(error) => exit::report(&error, output),
     }
 }
 

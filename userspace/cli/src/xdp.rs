@@ -1,7 +1,7 @@
 //! An interface with XDP programs of Tollfree, as commands and the daemon act on it: policies with their sources,
 //! tables in users' notation. The loader underneath knows bytes and pins; nothing here needs a daemon.
 
-use crate::admin::{Applied, Entry, InterfaceView, TableOp, TableView};
+use crate::admin::{Applied, Entry, InForceView, InterfaceView, TableOp, TableView};
 use crate::daemon::config::{Config, Side, XdpMode};
 use crate::exit::{Exit, refused};
 use crate::input::Policy;
@@ -55,6 +55,13 @@ impl Record {
     pub fn policy(self) -> Policy {
         let Record { name, text, manifest, .. } = self;
         Policy { name, text, manifest }
+    }
+}
+
+impl From<Record> for InForceView {
+    fn from(record: Record) -> InForceView {
+        let Record { name, text, manifest, .. } = record;
+        InForceView { name, text, manifest }
     }
 }
 

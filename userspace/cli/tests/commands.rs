@@ -197,6 +197,17 @@ fn explain_shows_places_in_both_forms() {
 }
 
 #[test]
+fn what_the_compiler_made_of_a_policy_is_printed() {
+    let home = home();
+    let file = source("policies/firewall.policy");
+    let run = policy(home.path(), "explain", &file, &["--emit", "ir"]);
+    assert!(run.code == 0 && run.out.contains("element firewall"), "{}{}", run.out, run.err);
+    let run = policy(home.path(), "check", &file, &["--emit", "asm", "-o", "json"]);
+    let emitted = run.json()["emitted"].as_str().unwrap().to_owned();
+    assert!(emitted.contains("call bpf_map_lookup_elem"), "{emitted}");
+}
+
+#[test]
 fn a_flawed_policy_is_refused_in_place() {
     let home = home();
     let text = "firewall()\nfirewall():\n    user = get(rpc, 'usr')\n    match get(rules, user):\n        ALLOW => send(rpc)\n        DENY|NONE => drop()\n";

@@ -156,6 +156,68 @@ fn policies_and_tables_change_while_it_runs() {
 }
 
 #[test]
+fn what_would_change_is_shown_and_what_was_comes_back() {
+    let daemon = Daemon::start("");
+    let home = daemon.home();
+    let schema = source("schemas/hash.proto");
+    let with = |command: &str, file: &str, more: &[&str]| {
+        let mut all = vec!["policy", command, file, "--schema", &schema];
+        all.extend(more);
+        tollfree(home, &all)
+    };
+    let run = tollfree(home, &["policy", "rollback"]);
+    assert!(run.code == 1 && run.err.contains("no policy was in force"), "{}", run.err);
+    let firewall = source("policies/firewall.policy");
+    let run = with("diff", &firewall, &[]);
+    assert!(run.out.contains("element firewall new: engine") && run.out.contains("no policy"), "{}", run.out);
+    assert_eq!(with("apply", &firewall, &[]).code, 0);
+    assert_eq!(tollfree(home, &["policy", "table", "set", "firewall_rules", "alice", "ALLOW"]).code, 0);
+    let run = with("diff", &firewall, &[]);
+    assert!(run.out.contains("keeps its entries") && run.out.contains("stays as it is"), "{}", run.out);
+
+    let text = "note() -> count_it()\nnote():\n    send(rpc)\nstate:\n    calls: counter\ncount_it():\n    add(calls, 1)\n";
+    let other = write(home, "other.policy", text);
+    let other = other.to_str().unwrap();
+    let run = with("diff", other, &["-o", "json"]);
+    let diff = &run.json()[0];
+    let lost =
+        diff["tables"].as_array().unwrap().iter().find(|table| table["name"] == "firewall_rules").unwrap();
+    assert!(lost["kept"] == false && lost["after"].is_null(), "{diff}");
+    let run = with("apply", other, &["-o", "json"]);
+    assert_eq!(run.json()[0]["tables"], serde_json::json!(["calls"]), "{}", run.out);
+
+    let run = tollfree(home, &["policy", "rollback"]);
+    assert!(run.out.contains("firewall.policy is in force"), "{}{}", run.out, run.err);
+    assert_eq!(tollfree(home, &["policy", "table", "get", "firewall_rules", "alice"]).out, "ALLOW\n");
+    let run = tollfree(home, &["policy", "table", "get", "firewall_rules", "bob", "-o", "json"]);
+    assert_eq!((run.code, run.err.as_str()), (1, ""));
+    assert_eq!(run.json()["kind"], "failed");
+}
+
+#[test]
+fn what_this_daemon_does_not_have_is_refused_in_a_sentence() {
+    let keys = "[keys]\nnotes = \"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"\n";
+    let daemon = Daemon::start(keys);
+    let schema = source("schemas/hash.proto");
+    for (body, sentence) in [
+        ("match get(peer, 'token'):\n        VALID => send(rpc)\n        _ => drop()", "checks no tokens"),
+        ("match get(metadata, 'tenant'):\n        'a' => send(rpc)\n        _ => drop()", "does not carry"),
+        ("match ask('door'):\n        true => send(rpc)\n        _ => drop()", "asks the authoriser door"),
+        ("mirror('shadow')\n    send(rpc)", "to backends (shadow)"),
+    ] {
+        let file = write(daemon.home(), "needs.policy", &format!("f()\nf():\n    {body}\n"));
+        let file = file.to_str().unwrap();
+        let apply = ["policy", "apply", file, "--schema", &schema];
+        let run = tollfree(daemon.home(), &apply);
+        assert!(run.code == 3 && run.err.contains(sentence), "{sentence}: {}{}", run.out, run.err);
+        let run = tollfree(daemon.home(), &["policy", "check", file, "--schema", &schema]);
+        assert_eq!(run.code, 0, "{}", run.err);
+    }
+    let run = tollfree(daemon.home(), &["status", "-o", "json"]);
+    assert_eq!(run.json()["daemon"]["policies"], serde_json::json!([]), "nothing came into force");
+}
+
+#[test]
 fn a_policy_in_the_configuration_is_in_force_from_the_start() {
     let policy = format!(
         "[policy]\nfile = \"{}\"\nschema = \"{}\"\nat = \"client\"\n",

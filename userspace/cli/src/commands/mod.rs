@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod clean;
+pub mod diff;
 pub mod iface;
 pub mod policy;
 pub mod policy_fmt;

@@ -1,7 +1,7 @@
-//! `tollfree policy`: check, explain, apply, clear.
+//! `tollfree policy`: check, explain, apply, rollback, clear.
 
 use crate::admin::{Applied, Client, Request};
-use crate::args::{Policy, PolicyInput, Target};
+use crate::args::{Emit, Policy, PolicyInput, Target};
 use crate::daemon::config::Side;
 use crate::exit::refused;
 use crate::input;
@@ -10,17 +10,18 @@ use crate::paths::Places;
 use crate::xdp;
 use anyhow::{Result, bail};
 use serde::Serialize;
-use tollfree_policy::{Explain, Options};
+use tollfree_policy::{Compiled, Explain, Options};
 
 /// Runs one of the commands.
 pub fn run(command: Policy, places: &Places) -> Result<()> {
     match command {
-        Policy::Check { input, output } => check(&input, output),
-        Policy::Explain { input, output } => explain(&input, output),
+        Policy::Check { input, emit, output } => check(&input, emit, output),
+        Policy::Explain { input, emit, output } => explain(&input, emit, output),
         Policy::Test { policies, tests, includes, output } => {
             super::policy_test::run(&policies, tests.as_deref(), &includes, output)
         }
         Policy::Fmt { policies, check } => super::policy_fmt::run(&policies, check),
+        Policy::Diff { input, target, output } => super::diff::run(&input, &target, output, places),
         Policy::Apply { input, target, output } => apply(&input, &target, output, places),
         Policy::Rollback { target, output } => rollback(&target, output, places),
         Policy::Clear { target, output } => clear(&target, output, places),
@@ -35,101 +36,148 @@ struct Checked {
     elements: usize,
     tables: usize,
     instructions: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emitted: Option<String>,
     #[serde(skip)]
     name: String,
 }
 
 impl Show for Checked {
     fn text(&self) -> String {
-        format!("{}: no mistakes\n", self.name)
+        let emitted = self.emitted.as_deref().unwrap_or_default();
+        format!("{emitted}{}: no mistakes\n", self.name)
     }
 }
 
-fn check(input: &PolicyInput, output: Output) -> Result<()> {
+fn check(input: &PolicyInput, emit: Option<Emit>, output: Output) -> Result<()> {
     let policy = input::Policy::read(input)?;
-    let compiled = policy.compile_or_show(Options::default(), output)?;
+    let compiled = policy.compile_sides(None, Options::default(), output)?;
+    let emitted = emit.map(|form| emitted(&policy, &compiled, form, output)).transpose()?;
     output.print(&Checked {
         ok: true,
-        elements: compiled.explain.elements.len(),
-        tables: compiled.tables.len(),
-        instructions: compiled.instructions,
+        elements: compiled.iter().map(|side| side.explain.elements.len()).sum(),
+        tables: compiled.iter().map(|side| side.tables.len()).sum(),
+        instructions: compiled.iter().map(|side| side.instructions).sum(),
+        emitted,
         name: policy.name,
     })
 }
 
-#[derive(Serialize)]
-#[serde(transparent)]
-struct Explained(Explain);
+/// What the compiler made of a policy, both sides one behind the other.
+fn emitted(policy: &input::Policy, compiled: &[Compiled], form: Emit, output: Output) -> Result<String> {
+    let mut text = String::new();
+    for compiled in compiled {
+        match form {
+            Emit::Ir => text.push_str(&policy.ir_or_show(compiled.side, output)?),
+            Emit::Asm => text.push_str(&tollfree_policy::emit_asm(compiled)),
+        }
+    }
+    Ok(text)
+}
 
-fn explain(input: &PolicyInput, output: Output) -> Result<()> {
+/// One explanation for each side that a policy guards.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Explained {
+    One(Box<Explain>),
+    Both(Vec<Explain>),
+}
+
+/// What `--emit` prints.
+#[derive(Serialize)]
+struct Emitted {
+    emitted: String,
+}
+
+impl Show for Emitted {
+    fn text(&self) -> String {
+        self.emitted.clone()
+    }
+}
+
+fn explain(input: &PolicyInput, emit: Option<Emit>, output: Output) -> Result<()> {
     let policy = input::Policy::read(input)?;
-    let compiled = policy.compile_or_show(Options::default(), output)?;
-    output.print(&Explained(compiled.explain))
+    let compiled = policy.compile_sides(None, Options::default(), output)?;
+    if let Some(form) = emit {
+        return output.print(&Emitted { emitted: emitted(&policy, &compiled, form, output)? });
+    }
+    let mut explained: Vec<Explain> = compiled.into_iter().map(|side| side.explain).collect();
+    output.print(&match explained.len() {
+        1 => Explained::One(Box::new(explained.remove(0))),
+        _ => Explained::Both(explained),
+    })
 }
 
 impl Show for Explained {
     fn text(&self) -> String {
-        let Explain { file, side, elements, instructions, tables, transport, notes } = &self.0;
-        let mut heading = vec![("policy", file.clone()), ("guards", format!("the {side}'s side"))];
-        if *instructions > 0 {
-            heading.push(("program", format!("{instructions} eBPF instructions, checks included")));
+        match self {
+            Explained::One(one) => explanation(one),
+            Explained::Both(both) => both.iter().map(explanation).collect::<Vec<_>>().join("\n"),
         }
-        let mut text = facts(heading);
+    }
+}
+
+fn explanation(explain: &Explain) -> String {
+    let Explain { file, side, elements, instructions, tables, transport, notes } = explain;
+    let mut heading = vec![("policy", file.clone()), ("guards", format!("the {side}'s side"))];
+    if *instructions > 0 {
+        heading.push(("program", format!("{instructions} eBPF instructions, checks included")));
+    }
+    let mut text = facts(heading);
+    text.push('\n');
+    let columns = [
+        ("ELEMENT", Align::Left),
+        ("PLACE", Align::Left),
+        ("INSNS", Align::Right),
+        ("READS", Align::Left),
+        ("TABLES", Align::Left),
+        ("WHY", Align::Left),
+    ];
+    text.push_str(&table(
+        &columns,
+        elements.iter().map(|element| {
+            let mut used = element.tables_read.clone();
+            used.extend(
+                element.tables_written.iter().filter(|name| !element.tables_read.contains(name)).cloned(),
+            );
+            let instructions = element.instructions;
+            vec![
+                element.name.clone(),
+                element.place.to_string(),
+                if instructions > 0 { instructions.to_string() } else { "-".into() },
+                list(&element.reads),
+                list(&used),
+                element.why.clone(),
+            ]
+        }),
+    ));
+    if !tables.is_empty() {
         text.push('\n');
         let columns = [
-            ("ELEMENT", Align::Left),
-            ("PLACE", Align::Left),
-            ("INSNS", Align::Right),
-            ("READS", Align::Left),
-            ("TABLES", Align::Left),
-            ("WHY", Align::Left),
+            ("TABLE", Align::Left),
+            ("KEY", Align::Left),
+            ("VALUE", Align::Left),
+            ("CAPACITY", Align::Right),
         ];
         text.push_str(&table(
             &columns,
-            elements.iter().map(|element| {
-                let mut used = element.tables_read.clone();
-                used.extend(
-                    element.tables_written.iter().filter(|name| !element.tables_read.contains(name)).cloned(),
-                );
-                let instructions = element.instructions;
-                vec![
-                    element.name.clone(),
-                    element.place.to_string(),
-                    if instructions > 0 { instructions.to_string() } else { "-".into() },
-                    list(&element.reads),
-                    list(&used),
-                    element.why.clone(),
-                ]
+            tables.iter().map(|table| {
+                let capacity = table.capacity.to_string();
+                vec![table.name.clone(), table.key.to_string(), table.value.to_string(), capacity]
             }),
         ));
-        if !tables.is_empty() {
-            text.push('\n');
-            let columns = [
-                ("TABLE", Align::Left),
-                ("KEY", Align::Left),
-                ("VALUE", Align::Left),
-                ("CAPACITY", Align::Right),
-            ];
-            text.push_str(&table(
-                &columns,
-                tables.iter().map(|table| {
-                    let capacity = table.capacity.to_string();
-                    vec![table.name.clone(), table.key.to_string(), table.value.to_string(), capacity]
-                }),
-            ));
-        }
-        if !transport.is_empty() {
-            text.push('\n');
-            text.push_str(&table(
-                &[("METHOD", Align::Left), ("TRANSPORT", Align::Left)],
-                transport.iter().map(|method| vec![method.method.clone(), method.modules.join(" -> ")]),
-            ));
-        }
-        for note in notes {
-            text.push_str(&format!("note: {note}\n"));
-        }
-        text
     }
+    if !transport.is_empty() {
+        text.push('\n');
+        text.push_str(&table(
+            &[("METHOD", Align::Left), ("TRANSPORT", Align::Left)],
+            transport.iter().map(|method| vec![method.method.clone(), method.modules.join(" -> ")]),
+        ));
+    }
+    for note in notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    text
 }
 
 fn list(names: &[String]) -> String {
@@ -163,12 +211,8 @@ fn apply(input: &PolicyInput, target: &Target, output: Output, places: &Places) 
     let policy = input::Policy::read(input)?;
     let at = side_asked(target);
     // Compiled here even when the daemon will do it again: here the mistakes can be shown in place.
-    let sides = policy.sides(at);
-    let mut compiled = Vec::new();
-    for side in sides {
-        let options = Options { side, interface: target.interface.as_deref(), ..Options::default() };
-        compiled.push(policy.compile_or_show(options, output)?);
-    }
+    let options = Options { interface: target.interface.as_deref(), ..Options::default() };
+    let compiled = policy.compile_sides(at, options, output)?;
     let applied = match Means::of(target, places)? {
         Means::Pins(mut interface) => match compiled.as_slice() {
             [only] => vec![interface.apply(&policy, only)?],
@@ -212,7 +256,7 @@ fn rollback(target: &Target, output: Output, places: &Places) -> Result<()> {
 }
 
 /// `--at client` asks for the client's side; the default leaves it to the policy's own words.
-fn side_asked(target: &Target) -> Option<Side> {
+pub fn side_asked(target: &Target) -> Option<Side> {
     match (&target.interface, target.at) {
         (None, Side::Client) => Some(Side::Client),
         _ => None,

@@ -3,7 +3,7 @@
 use super::policy::Means;
 use crate::admin::{Entry, Request, TableOp, TableView};
 use crate::args::{Table, Target};
-use crate::output::{Align, Output, Show, table};
+use crate::output::{Align, Show, table};
 use crate::paths::Places;
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -25,15 +25,15 @@ pub fn run(command: Table, places: &Places) -> Result<()> {
                 None => bail!("table {table} has no entry for {key:?}"),
             }
         }
-        Table::Set { table, key, value, target } => {
-            let done = format!("{table}: {key} = {value}\n");
+        Table::Set { table, key, value, target, output } => {
+            let done = Changed { table: table.clone(), key: key.clone(), value: Some(value.clone()) };
             let () = ask(&target, places, TableOp::Set { table, key, value })?;
-            Output::default().text(&done)
+            output.print(&done)
         }
-        Table::Delete { table, key, target } => {
+        Table::Delete { table, key, target, output } => {
             let op = TableOp::Delete { table: table.clone(), key: key.clone() };
             match ask(&target, places, op)? {
-                true => Output::default().text(&format!("{table}: {key} deleted\n")),
+                true => output.print(&Changed { table, key, value: None }),
                 false => bail!("table {table} has no entry for {key:?}"),
             }
         }
@@ -93,6 +93,25 @@ impl Show for Entries {
             &[("KEY", Align::Left), ("VALUE", Align::Left)],
             self.0.iter().map(|Entry { key, value }| vec![key.clone(), value.clone()]),
         )
+    }
+}
+
+/// An entry that was set, or deleted where it has no value.
+#[derive(Serialize)]
+struct Changed {
+    table: String,
+    key: String,
+    value: Option<String>,
+}
+
+impl Show for Changed {
+    fn text(&self) -> String {
+        let Changed { table, key, value } = self;
+        match value {
+            Some(value) if key.is_empty() => format!("{table} = {value}\n"),
+            Some(value) => format!("{table}: {key} = {value}\n"),
+            None => format!("{table}: {key} deleted\n"),
+        }
     }
 }
 

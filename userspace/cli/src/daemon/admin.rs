@@ -56,6 +56,7 @@ async fn answer(line: &str, daemon: &Daemon) -> Result<serde_json::Value> {
             let policy = crate::input::Policy { name, text, manifest: *manifest };
             Ok(serde_json::to_value(daemon.policy_apply(policy, at).await?)?)
         }
+        Request::PolicyInForce { at } => Ok(serde_json::to_value(daemon.policy_in_force(at).await)?),
         Request::PolicyRollback { at } => Ok(serde_json::to_value(daemon.policy_rollback(at).await?)?),
         Request::PolicyClear { at } => {
             daemon.policy_clear(at).await?;

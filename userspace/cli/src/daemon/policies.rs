@@ -7,7 +7,7 @@
 
 use super::config::{Config, Secret, Side};
 use super::{Daemon, ask, needs};
-use crate::admin::{Applied, Entry, TableOp, TableView};
+use crate::admin::{Applied, Entry, InForceView, TableOp, TableView};
 use crate::exit::refused;
 use crate::input::Policy;
 use crate::mirror::Known;
@@ -521,6 +521,13 @@ impl Daemon {
     /// As there.
     pub async fn policy_apply(&self, policy: Policy, at: Option<Side>) -> Result<Vec<Applied>> {
         self.policies.lock().await.apply(&policy, at).await
+    }
+
+    /// The policy in force on a side, as it was given.
+    pub async fn policy_in_force(&self, at: Side) -> Option<InForceView> {
+        let policies = self.policies.lock().await;
+        let Policy { name, text, manifest } = policies.in_force(at)?.source.clone();
+        Some(InForceView { name, text, manifest })
     }
 
     /// See [`Policies::rollback`].
