@@ -4,6 +4,7 @@
 //! name for an [`Operand`].
 
 use crate::diagnostics::Span;
+use crate::effects::{Node, visit};
 use crate::table::{KeyType, TableSpec, service_number};
 use serde::{Deserialize, Serialize};
 use tollfree_schema::{FieldKind, Layout, Manifest};
@@ -398,9 +399,9 @@ pub(crate) struct Group {
     pub fields: Vec<Option<FieldAt>>,
     /// Per [`Policy::response_fields`].
     pub response_fields: Vec<Option<FieldAt>>,
-    /// Bytes of the response's flat block, and its layout's fingerprint.
+    /// Bytes of the response's flat block, and its layout's fingerprint; zeros where the policy answers no calls.
     pub response: (u16, u32),
-    /// [`crate::table::service_number`] of the service.
+    /// [`crate::table::service_number`] of the service; 0 where the policy does not ask for it.
     pub service: u32,
     /// Per [`Policy::elements`]: whether it judges these methods.
     pub covered: Vec<bool>,
@@ -423,6 +424,8 @@ impl Policy {
     /// The methods of the schema, by what the policy can tell of them.
     pub(crate) fn groups(&self, manifest: &Manifest) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
+        // What the policy does not ask for must not keep methods apart.
+        let Asked { service: by_service, response: by_response } = self.asked();
         for (service, method) in manifest.services.iter().flat_map(|service| {
             service.methods.iter().map(move |method| (service_number(&service.name), method))
         }) {
@@ -443,8 +446,12 @@ impl Policy {
             let group = Group {
                 fields: places(&self.fields, &method.request),
                 response_fields: places(&self.response_fields, &method.response),
-                response: (method.response.flat_len, method.response.fingerprint),
-                service,
+                response: if by_response {
+                    (method.response.flat_len, method.response.fingerprint)
+                } else {
+                    (0, 0)
+                },
+                service: if by_service { service } else { 0 },
                 covered: self.elements.iter().map(covers).collect(),
                 methods: vec![MethodLayouts {
                     id: method.id,
@@ -459,6 +466,33 @@ impl Policy {
             }
         }
         groups
+    }
+}
+
+/// What a policy asks of methods besides their fields.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    service: bool,
+    response: bool,
+}
+
+impl Policy {
+    fn asked(&self) -> Asked {
+        let mut asked = Asked::default();
+        let mut see = |node: Node<'_>| match node {
+            Node::Operand(Operand::Attribute(Attribute::Service)) => asked.service = true,
+            Node::Action(Action::Exit(Exit::Answer(_))) => asked.response = true,
+            _ => {}
+        };
+        for Element { request, response, .. } in &self.elements {
+            if let Some(Body::Block(block)) = request {
+                visit(block, &mut see);
+            }
+            if let Some(block) = response {
+                visit(block, &mut see);
+            }
+        }
+        asked
     }
 }
 

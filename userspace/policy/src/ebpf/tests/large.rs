@@ -1,10 +1,11 @@
 //! Policies of every length: what the compiler puts in XDP, the verifier accepts, however long and however deep.
 
-use super::{Call, Judge, compiled};
+use super::{Call, Clock, Judge, compiled, method};
 use crate::differential::Random;
-use crate::differential::kernel;
-use crate::{Place, Verdict};
+use crate::differential::kernel::{self, Kernel};
+use crate::{Options, Place, Source, Verdict, compile_with};
 use std::fmt::Write as _;
+use tollfree_schema::{FieldKind, Manifest, Method, Service};
 
 /// Values, and arms that cover them.
 const VALUES: &[(&str, &[&str])] = &[
@@ -119,4 +120,39 @@ fn an_element_too_long_for_xdp_says_so() {
     let compiled = compiled(&text);
     let long = compiled.explain.elements.iter().find(|element| element.place == Place::Engine).unwrap();
     assert!(long.why.contains("instructions for one method"), "{}", long.why);
+}
+
+#[test]
+fn schemas_of_any_size_verify_or_say_why_not() {
+    if let Err(why) = kernel::possible() {
+        println!("skipped: {why}");
+        return;
+    }
+    let text = "f()\nf():\n    match get(rules, get(rpc, 'user')):\n        ALLOW => send(rpc)\n        DENY | NONE => drop()\n";
+    for methods in [100, 700, 3000] {
+        let fields: Vec<(String, FieldKind)> = (0..5)
+            .map(|at| (format!("field{at}"), FieldKind::U32))
+            .chain([("user".to_owned(), FieldKind::String { max_len: 16 })])
+            .collect();
+        let fields: Vec<(&str, FieldKind)> =
+            fields.iter().map(|(name, kind)| (name.as_str(), kind.clone())).collect();
+        let methods: Vec<Method> = (0..methods)
+            // In seven places.
+            .map(|at| method("t.T", &format!("M{at}"), &fields[at % 6..], &fields[..at % 5]))
+            .collect();
+        let count = methods.len();
+        let schema = Manifest { services: vec![Service { name: "t.T".into(), methods }] };
+        let source = Source { name: "test.policy", text };
+        let compiled = compile_with(&source, &schema, Options::default(), Clock::Fixed(0)).unwrap();
+        println!("{count} methods: {} instructions", compiled.instructions);
+        if compiled.object.is_some() {
+            Kernel::load(&compiled).unwrap_or_else(|why| panic!("{count} methods: {why}"));
+        } else {
+            assert_eq!(
+                compiled.explain.elements[0].why,
+                "the schema has more methods than one XDP program can tell apart"
+            );
+        }
+        assert!(compiled.object.is_some() || count > 1000, "{count} methods");
+    }
 }
