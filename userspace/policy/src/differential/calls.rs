@@ -3,7 +3,7 @@
 
 use super::random::Random;
 use crate::table::{KeyType, ValueType};
-use tollfree_schema::{FieldKind, Layout, Manifest, Member, Method, Service, method_id};
+use tollfree_schema::{FieldKind, Layout, Manifest, Member, Method, Service, Streaming, method_id};
 use tollfree_wire::Code;
 
 /// The engine's clock in these tests.
@@ -105,7 +105,7 @@ pub fn schema() -> Manifest {
             name: name.into(),
             id: method_id(&path),
             path,
-            streaming: tollfree_schema::Streaming::Unary,
+            streaming: Streaming::Unary,
             request: layout(format!("t.{name}"), request),
             response: layout(format!("t.{name}Response"), response),
         }

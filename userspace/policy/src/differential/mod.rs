@@ -244,16 +244,28 @@ impl<'a> Both<'a> {
                 call.last_seen_ns = NOW_NS;
             }
             let rest = in_engine(compiled, engine, &call, Start::AfterXdp, None);
-            engine.take_changes(|change| match change {
-                Change::Entry { table, key, value } => kernel.write(&compiled.tables[table], key, value),
-                Change::All { .. } => panic!("too many changes by one call"),
-            });
             judged = Judged {
                 admitted: judged.admitted + rest.admitted,
                 audited: judged.audited + rest.audited,
                 ..rest
             };
         }
+        Judged { tables: self.tables(), ..judged }
+    }
+
+    /// What answered a call, which only the engine sees.
+    fn judge_response(&mut self, call: &Call, response: &Response) -> Judged {
+        let judged = in_engine(self.compiled, &mut self.engine, call, Start::AfterXdp, Some(response));
+        Judged { tables: self.tables(), ..judged }
+    }
+
+    /// Each table from where it is used, when what is to be written through has been.
+    fn tables(&mut self) -> Vec<Vec<(String, String)>> {
+        let Both { compiled, kernel, engine } = self;
+        engine.take_changes(|change| match change {
+            Change::Entry { table, key, value } => kernel.write(&compiled.tables[table], key, value),
+            Change::All { .. } => panic!("too many changes by one call"),
+        });
         let tables = compiled.tables.iter().zip(&compiled.homes).map(|(spec, home)| match home {
             Home::Xdp => kernel.dump(spec),
             Home::Engine => engine.table_dump(&spec.name).unwrap(),
@@ -263,8 +275,7 @@ impl<'a> Both<'a> {
                 entries
             }
         });
-        judged.tables = tables.collect();
-        judged
+        tables.collect()
     }
 }
 
@@ -327,17 +338,26 @@ fn the_kernel_does_what_the_engine_and_the_text_say() {
         let mut state = engine_state(&compiled, &entries);
         let mut reference = Reference::new(&text, &compiled.tables, &dump(&compiled, &state));
         for _ in 0..CALLS {
-            let call = calls::random(&mut random);
+            let mut call = calls::random(&mut random);
             let engine = in_engine(&compiled, &mut state, &call, Start::Chain, None);
             let expected = reference.judge(&call, None);
             assert_eq!(engine, expected, "engine and text, seed {seed}, {call:?}\n{text}");
             let kernel = both.judge(&call);
-            assert_eq!(
-                kernel, engine,
-                "kernel and engine, seed {seed}, {call:?}\n{text}\n{}",
-                compiled.explain
-            );
+            let explain = &compiled.explain;
+            assert_eq!(kernel, engine, "kernel and engine, seed {seed}, {call:?}\n{text}\n{explain}");
             count(&mut verdicts, &engine);
+            if compiled.program.has_response() && engine.verdict == Verdict::Send {
+                call.flat = engine.flat;
+                let response = calls::response(&mut random, &call);
+                let engine = in_engine(&compiled, &mut state, &call, Start::Chain, Some(&response));
+                let expected = reference.judge(&call, Some(&response));
+                assert_eq!(engine, expected, "engine and text, seed {seed}, {call:?}, {response:?}\n{text}");
+                let split = both.judge_response(&call, &response);
+                assert_eq!(
+                    split, engine,
+                    "split and engine, seed {seed}, {call:?}, {response:?}\n{text}\n{explain}"
+                );
+            }
         }
         CALLS
     });

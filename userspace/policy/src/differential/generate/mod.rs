@@ -1,7 +1,7 @@
 //! Random policies that compile: every kind of field, attribute, table, operation, pattern and statement.
 //!
-//! A policy for both back ends keeps to what XDP can run; one for the engine alone has responses, floats, metadata,
-//! authorisers and effects besides.
+//! A policy for both back ends keeps to what XDP can run, but for a few elements that only the engine can; one for the
+//! engine alone has responses, floats, metadata and effects everywhere.
 
 mod expressions;
 mod tables;
@@ -79,6 +79,8 @@ struct Value {
 
 struct Generator<'r> {
     random: &'r mut Random,
+    policy_to: For,
+    /// The element at hand.
     to: For,
     out: String,
     variables: Vec<Variable>,
@@ -94,6 +96,7 @@ struct Generator<'r> {
 pub fn policy(random: &mut Random, to: For) -> String {
     let mut generator = Generator {
         random,
+        policy_to: to,
         to,
         out: String::new(),
         variables: Vec::new(),
@@ -153,6 +156,10 @@ impl Generator<'_> {
     fn element(&mut self, element: usize) -> Vec<Kind> {
         let kinds: Vec<Kind> =
             (0..self.random.below(3)).map(|_| *self.random.pick(&[U64, I64, Bool, Text, Duration])).collect();
+        self.to = match self.policy_to {
+            For::BothBackEnds if !self.random.one_in(6) => For::BothBackEnds,
+            _ => For::TheEngine,
+        };
         self.parameters = (0..).zip(&kinds).map(|(at, kind)| (format!("p{at}"), *kind)).collect();
         let names: Vec<&str> = self.parameters.iter().map(|(name, _)| name.as_str()).collect();
         let head = format!("e{element}({}):", names.join(", "));
