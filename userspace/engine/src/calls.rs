@@ -2,6 +2,7 @@
 
 use crate::apps::AppId;
 use crate::bindings::Key;
+use crate::frames::{Remote, Wants};
 use crate::streams::Written;
 use tollfree_ring::{Flags, Span};
 use tollfree_transport::{CallHandle, IncomingCall};
@@ -22,6 +23,8 @@ pub struct Outgoing {
     pub judged: Option<u64>,
     /// What the application has written of its request, where the method streams.
     pub requests: Option<Box<Written>>,
+    /// What is kept of its stream, where that goes to another host.
+    pub remote: Option<Box<Remote>>,
 }
 
 /// Who is waiting for the result.
@@ -31,6 +34,8 @@ pub enum Origin {
     App { app: AppId, cookie: u64, body: Span },
     /// The engine's own question whether a layout fits.
     Bind,
+    /// The engine's own, about the stream that the call with this key in `outgoing` has opened.
+    Relay { stream: u64, wants: Wants },
 }
 
 /// How far an outgoing call has come.
@@ -53,6 +58,7 @@ pub enum Progress {
 pub struct Incoming {
     /// Who serves it.
     pub app: AppId,
+    pub method: u32,
     /// Who asked.
     pub caller: Caller,
     /// What waits for its response: a key of [`crate::core::Core::judged`].
@@ -61,6 +67,8 @@ pub struct Incoming {
     pub ends_ns: Option<u64>,
     /// What the application has written of its response, where the method streams.
     pub responses: Option<Box<Written>>,
+    /// What is kept of its stream, where that comes from another host.
+    pub remote: Option<Box<Remote>>,
 }
 
 /// Who asked.
@@ -72,12 +80,13 @@ pub enum Caller {
     Local { outgoing: u64 },
 }
 
-/// A long reply that the transport still sends from the application's region.
+/// A long reply that the transport still sends.
 #[derive(Debug)]
-pub struct HeldReply {
-    pub app: AppId,
-    pub handle: u64,
-    pub body: Span,
+pub enum HeldReply {
+    /// From an application's region.
+    App { app: AppId, handle: u64, body: Span },
+    /// Frames of a stream.
+    Batch(Vec<u8>),
 }
 
 /// Marks a transport token as a [`HeldReply`]'s key rather than an [`Outgoing`]'s.

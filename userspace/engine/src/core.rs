@@ -8,19 +8,22 @@ use crate::carriage::Carriage;
 use crate::config::Config;
 use crate::delay::Delayed;
 use crate::driver::Driver;
+use crate::frames::{self, HEAD_LEN, Head, Wants, control};
 use crate::gate::Gate;
 use crate::identity::Peer;
 use crate::log::PolicyLog;
+use crate::relay::Relay;
 use crate::slab::Slab;
 use crate::streams::Direction;
 use crate::verdict::{Back, Ended, Judged};
 use std::collections::HashMap;
 use tollfree_policy::{LogLine, Tracked};
 use tollfree_ring::{DeliveryHeader, Flags, VerdictAt};
-use tollfree_transport::{Event, IncomingCall, SessionChange, Transport, Verdict};
+use tollfree_transport::{CallHandle, Event, IncomingCall, SessionChange, Transport, Verdict};
 use tollfree_wire::header::FLAT_MAX;
 use tollfree_wire::{Code, Reason, SessionEntry};
 use tracing::{info, warn};
+use zerocopy::IntoBytes;
 
 /// How long a call without a deadline waits for an answer that its policy has dropped, in ns: about as long as the
 /// transport takes to find a peer dead.
@@ -76,6 +79,14 @@ pub struct Core<D> {
     pub deferred: Vec<IncomingCall>,
     /// Directions of streams whose writers are to be told of free room.
     pub taken: Vec<Direction>,
+    /// Streams that peers have opened here, by their number, and their keys in `incoming`.
+    pub peer_streams: HashMap<(tollfree_wire::frame::Peer, u64), u64>,
+    /// Streams to other hosts that have something to do.
+    pub relays: Vec<Relay>,
+    /// Those that are to try again in a while.
+    pub retries: Vec<u64>,
+    /// Calls about streams that have ended.
+    pub abandoned: Vec<CallHandle>,
     /// Streams that could not go on, by their keys in `outgoing`.
     pub broken: Vec<(u64, Code, String)>,
     /// Calls whose layout was just agreed on, with their flat blocks.
@@ -109,6 +120,10 @@ impl<D: Driver> Core<D> {
             refusals: Vec::new(),
             deferred: Vec::new(),
             taken: Vec::new(),
+            peer_streams: HashMap::new(),
+            relays: Vec::new(),
+            retries: Vec::new(),
+            abandoned: Vec::new(),
             broken: Vec::new(),
             ready: Vec::new(),
             turns: 0,
@@ -202,6 +217,7 @@ impl<D: Driver> Core<D> {
                     app.deliver(&header, flat, body);
                 }
             }
+            Origin::Relay { stream, wants } => self.on_relayed(stream, wants, status, body),
             Origin::Bind => {
                 let Some(key) = binding else { return };
                 if status == Code::Ok {
@@ -271,7 +287,7 @@ impl<D: Driver> Core<D> {
 
     /// Tells an application that nobody waits for its answer any more, because the call has ended with this status.
     pub fn tell_cancelled(&mut self, now: u64, handle: u64, status: Code) {
-        let Some(Incoming { app, judged, .. }) = self.incoming.remove(handle) else { return };
+        let Some(Incoming { app, judged, .. }) = self.remove_incoming(handle) else { return };
         // Nobody waits for what its policy makes of the end.
         drop(self.judge_back(now, judged, &mut Back::status(status)));
         if let Some(app) = self.apps.get_mut(app.0) {
@@ -280,7 +296,7 @@ impl<D: Driver> Core<D> {
     }
 
     fn on_released(&mut self, key: u64) {
-        let Some(HeldReply { app: id, handle, .. }) = self.held.remove(key) else { return };
+        let Some(HeldReply::App { app: id, handle, .. }) = self.held.remove(key) else { return };
         let Some(app) = self.apps.get_mut(id.0) else { return };
         app.held_replies -= 1;
         app.release(handle);
@@ -349,15 +365,33 @@ impl<D: Driver> Core<D> {
     /// Copies a part of a message's body to where the transport wants it: into a frame.
     pub fn copy_body(&self, token: u64, at: u32, out: &mut [u8]) {
         let source = if token & REPLY_TOKEN != 0 {
-            self.held.get(token & !REPLY_TOKEN).map(|reply| (reply.app, reply.body))
+            match self.held.get(token & !REPLY_TOKEN) {
+                Some(HeldReply::App { app, body, .. }) => Some((*app, *body)),
+                Some(HeldReply::Batch(batch)) => {
+                    copy_part(batch, at, out);
+                    None
+                }
+                None => None,
+            }
         } else {
             match self.outgoing.get(token) {
+                Some(Outgoing {
+                    origin: Origin::App { app, body, .. }, remote: Some(remote), flags, ..
+                }) => {
+                    return self.copy_opening(*app, *body, remote.stream, *flags, at, out);
+                }
                 Some(Outgoing { origin: Origin::App { app, body, .. }, .. }) => Some((*app, *body)),
-                Some(Outgoing { origin: Origin::Bind, binding: Some(key), .. }) => {
-                    let question = self.bindings.question(key).unwrap_or_default();
-                    if let Some(part) = question.get(at as usize..at as usize + out.len()) {
-                        out.copy_from_slice(part);
+                Some(Outgoing { origin: Origin::Relay { stream, wants }, .. }) => {
+                    if let Some(Outgoing { remote: Some(remote), .. }) = self.outgoing.get(*stream) {
+                        match wants {
+                            Wants::Push => copy_part(&remote.pushed, at, out),
+                            Wants::Pull => copy_part(&control(Wants::Pull, remote.stream), at, out),
+                        }
                     }
+                    None
+                }
+                Some(Outgoing { origin: Origin::Bind, binding: Some(key), .. }) => {
+                    copy_part(self.bindings.question(key).unwrap_or_default(), at, out);
                     None
                 }
                 _ => None,
@@ -367,6 +401,27 @@ impl<D: Driver> Core<D> {
             && let Some(app) = self.apps.get(app.0)
         {
             app.port.read(body, at as usize, out);
+        }
+    }
+
+    /// The same for a call that opens a stream: a head goes before its body.
+    fn copy_opening(
+        &self,
+        app: AppId,
+        body: tollfree_ring::Span,
+        stream: u64,
+        flags: Flags,
+        at: u32,
+        out: &mut [u8],
+    ) {
+        let last = if flags.last { frames::LAST } else { 0 };
+        let bare = if flags.bare { frames::BARE } else { 0 };
+        let head = Head { stream, flags: last | bare };
+        let head = head.as_bytes().get(at as usize..).unwrap_or_default();
+        let (start, rest) = out.split_at_mut(head.len().min(out.len()));
+        start.copy_from_slice(&head[..start.len()]);
+        if let Some(app) = self.apps.get(app.0) {
+            app.port.read(body, (at as usize).saturating_sub(HEAD_LEN), rest);
         }
     }
 
@@ -393,7 +448,7 @@ impl<D: Driver> Core<D> {
 
     /// Ends a call that an application here was given to serve, without its word.
     pub fn give_up(&mut self, now: u64, handle: u64, status: Code, why: &str) {
-        let Some(Incoming { caller, judged, .. }) = self.incoming.remove(handle) else { return };
+        let Some(Incoming { caller, judged, .. }) = self.remove_incoming(handle) else { return };
         let ended = self.end_back(now, judged, Ended::Status(status, why.to_owned()));
         match caller {
             Caller::Remote(call) => self.refusals.push(Refusal { call, ended }),
@@ -424,6 +479,13 @@ impl<D: Driver> Core<D> {
             Progress::Local { incoming } => self.tell_cancelled(now, incoming, Code::Cancelled),
             Progress::Delayed | Progress::Dropped(_) => {}
         }
+    }
+}
+
+/// Copies a part of some bytes; what they do not have is left as it is.
+fn copy_part(bytes: &[u8], at: u32, out: &mut [u8]) {
+    if let Some(part) = bytes.get(at as usize..at as usize + out.len()) {
+        out.copy_from_slice(part);
     }
 }
 

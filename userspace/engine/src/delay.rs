@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use tollfree_ring::Flags;
 use tollfree_transport::IncomingCall;
+use tollfree_wire::frame::Peer;
 
 /// Most calls that are held at once.
 const HELD_MAX: usize = 4096;
@@ -30,6 +31,7 @@ pub struct Arrived {
     pub capped: bool,
     pub flat: Vec<u8>,
     pub flags: Flags,
+    pub stream: Option<(Peer, u64)>,
     pub body: Vec<u8>,
     pub judged: Option<u64>,
 }

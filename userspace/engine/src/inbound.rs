@@ -6,6 +6,8 @@ use crate::command::Side;
 use crate::core::{Core, Refusal};
 use crate::delay::{Arrived, Held};
 use crate::driver::Driver;
+use crate::frames::{self, Head, Remote};
+use crate::streams::Written;
 use crate::verdict::{Asked, Back, Ended, Passed};
 use tollfree_ring::{DaemonOp, DeliveryHeader, Flags, Submission, VerdictAt};
 use tollfree_schema::{BindRequest, Compat};
@@ -29,9 +31,15 @@ struct Request<'a> {
     capped: bool,
     flat: &'a [u8],
     flags: Flags,
+    /// The stream that it opens, and whose: by its client's number.
+    stream: Option<(Peer, u64)>,
     body: &'a [u8],
     judged: Option<u64>,
 }
+
+/// Streams that one peer may have open to this host. Each takes up to three of its session's call slots; the rest is for
+/// other calls.
+const PEER_STREAMS_MAX: usize = 64;
 
 /// The longest text that goes with a status of the engine's own, in bytes.
 const WHY_MAX: usize = 1024;
@@ -41,6 +49,9 @@ impl<D: Driver> Core<D> {
     pub fn on_request(&mut self, now: u64, request: &IncomingRequest<'_>) {
         let call = request.call;
         if request.method == METHOD_CONTROL {
+            if self.on_stream_control(now, request) {
+                return;
+            }
             let ended = self.on_bind(request.peer, request.body).into();
             self.refusals.push(Refusal { call, ended });
         } else if let Err(ended) = self.take(now, request) {
@@ -50,9 +61,8 @@ impl<D: Driver> Core<D> {
 
     /// Judges a request, and serves it or holds it.
     fn take(&mut self, now: u64, request: &IncomingRequest<'_>) -> Result<(), Ended> {
-        let &IncomingRequest {
-            call, session, method, layout, deadline_ns, judged, flat, metadata, body, ..
-        } = request;
+        let &IncomingRequest { call, session, method, layout, deadline_ns, judged, flat, metadata, .. } =
+            request;
         let id = self.server_of(method)?;
         if self.apps.get(id.0).is_some_and(|app| !app.has_room()) {
             // Before it is judged: it will be when it comes again.
@@ -60,10 +70,11 @@ impl<D: Driver> Core<D> {
             return Ok(());
         }
         let known = self.check_flat(id, request)?;
+        let (stream, last, bare, body) = self.stream_head(id, request)?;
         if metadata {
             Metadata::split(body).map_err(|malformed| (Code::InvalidArgument, malformed.to_string()))?;
         }
-        let flags = Flags { metadata, last: true, bare: false };
+        let flags = Flags { metadata, last, bare };
         let arrival = self.server_gate.arrival(judged);
         let mut copy = [0; FLAT_MAX];
         let copy = &mut copy[..flat.len()];
@@ -80,8 +91,18 @@ impl<D: Driver> Core<D> {
         let passed = self.judge(now, arrival, asked)?;
         let Passed { judged, delay_ns, deadline_ns: ends_ns } = passed;
         let capped = ends_ns < deadline_ns;
-        let request =
-            Request { call, method, layout, deadline_ns: ends_ns, capped, flat: copy, flags, body, judged };
+        let request = Request {
+            call,
+            method,
+            layout,
+            deadline_ns: ends_ns,
+            capped,
+            flat: copy,
+            flags,
+            stream,
+            body,
+            judged,
+        };
         if delay_ns == 0 {
             return self.serve(now, &request);
         }
@@ -91,14 +112,39 @@ impl<D: Driver> Core<D> {
         let Request { flat, body, .. } = request;
         let (flat, body) = (flat.to_vec(), body.to_vec());
         let arrived =
-            Arrived { call, method, layout, deadline_ns: ends_ns, capped, flat, flags, body, judged };
+            Arrived { call, method, layout, deadline_ns: ends_ns, capped, flat, flags, stream, body, judged };
         self.delayed.hold(now.saturating_add(delay_ns), Held::Arrived(Box::new(arrived)));
         Ok(())
     }
 
+    /// What a request of a method that streams says of its stream, whether it is the last or no message at all, and the
+    /// body behind.
+    #[expect(clippy::type_complexity, reason = "the parts of one head")]
+    fn stream_head<'a>(
+        &self,
+        id: AppId,
+        request: &IncomingRequest<'a>,
+    ) -> Result<(Option<(Peer, u64)>, bool, bool, &'a [u8]), (Code, String)> {
+        let &IncomingRequest { peer, method, body, .. } = request;
+        let known = self.apps.get(id.0).and_then(|app| app.methods.get(&method));
+        let Some(known) = known.filter(|known| !known.method.streaming.is_unary()) else {
+            return Ok((None, true, false, body));
+        };
+        let malformed =
+            || (Code::InvalidArgument, format!("the head of a stream of {} is malformed", known.method.path));
+        let (head, body) = Head::split(body).ok_or_else(malformed)?;
+        let streams = self.peer_streams.keys().filter(|(other, _)| *other == peer).count();
+        if streams >= PEER_STREAMS_MAX {
+            let why = format!("{peer} has {PEER_STREAMS_MAX} streams open to this host; end some first");
+            return Err((Code::ResourceExhausted, why));
+        }
+        Ok((Some((peer, head.stream)), head.flags & frames::LAST != 0, head.flags & frames::BARE != 0, body))
+    }
+
     /// Hands a judged request to a service.
     fn serve(&mut self, now: u64, request: &Request<'_>) -> Result<(), Ended> {
-        let &Request { call, method, layout, deadline_ns, capped, flat, flags, body, judged } = request;
+        let &Request { call, method, layout, deadline_ns, capped, flat, flags, stream, body, judged } =
+            request;
         let admitted = self.server_of(method).and_then(|id| self.admit(id, body.len()).map(|()| id));
         let id = match admitted {
             Ok(id) => id,
@@ -108,11 +154,23 @@ impl<D: Driver> Core<D> {
         self.capped += usize::from(capped);
         let handle = self.incoming.insert(Incoming {
             app: id,
+            method,
             caller: Caller::Remote(call),
             judged,
             ends_ns,
-            responses: None,
+            responses: stream.map(|_| Box::default()),
+            remote: stream.map(|(_, stream)| {
+                let arrived = Written::after_first((flat.len() + body.len()) as u32, flags.last);
+                Remote::new(stream, arrived)
+            }),
         });
+        if let Some(stream) = stream
+            && let Some(before) = self.peer_streams.insert(stream, handle)
+        {
+            // A number is used again by a client in its next life only.
+            self.tell_cancelled(now, before, Code::Cancelled);
+            self.peer_streams.insert(stream, handle);
+        }
         if let Some(app) = self.apps.get_mut(id.0) {
             app.deliver(&request_header(handle, method, flags, layout, deadline_ns, now), flat, body);
         }
@@ -121,9 +179,10 @@ impl<D: Driver> Core<D> {
 
     /// Goes on with a request that was held.
     pub fn serve_held(&mut self, now: u64, arrived: &Arrived) {
-        let &Arrived { call, method, layout, deadline_ns, capped, ref flat, flags, ref body, judged } =
+        let &Arrived { call, method, layout, deadline_ns, capped, ref flat, flags, stream, ref body, judged } =
             arrived;
-        let request = Request { call, method, layout, deadline_ns, capped, flat, flags, body, judged };
+        let request =
+            Request { call, method, layout, deadline_ns, capped, flat, flags, stream, body, judged };
         let served = if deadline_ns <= now {
             Err(self.end_back(now, judged, expired()))
         } else {
@@ -282,8 +341,11 @@ impl<D: Driver> Core<D> {
     /// A service answers a call.
     pub fn submit_reply(&mut self, now: u64, transport: &mut Transport, id: AppId, submission: &Submission) {
         let &Submission { status, layout, flat: flat_span, body, call: handle, .. } = submission;
+        if self.hold_finish(id, submission) {
+            return;
+        }
         let mine = self.incoming.get(handle).is_some_and(|call| call.app == id);
-        let Some(call) = mine.then(|| self.incoming.remove(handle)).flatten() else {
+        let Some(call) = mine.then(|| self.remove_incoming(handle)).flatten() else {
             // Cancelled, or never asked: nobody wants it, but its room is free again.
             if let Some(app) = self.apps.get_mut(id.0) {
                 app.release(handle);
@@ -344,7 +406,7 @@ impl<D: Driver> Core<D> {
         flat: &[u8],
     ) {
         let &Submission { status, flags, layout, body, call: handle, .. } = submission;
-        let key = self.held.insert(HeldReply { app: id, handle, body });
+        let key = self.held.insert(HeldReply::App { app: id, handle, body });
         let Some(app) = self.apps.get_mut(id.0) else { return };
         let mut copied = body.len == 0;
         let reply = Reply {

@@ -7,8 +7,10 @@ use crate::command::Side;
 use crate::core::Core;
 use crate::delay::Held;
 use crate::driver::Driver;
+use crate::frames::{HEAD_LEN, Remote};
 use crate::gate::Arrival;
 use crate::inbound::{crowded, request_header};
+use crate::relay::Relay;
 use crate::streams::{Direction, Written};
 use crate::verdict::{Asked, Back, Passed};
 use std::sync::Arc;
@@ -96,6 +98,7 @@ impl<D: Driver> Core<D> {
             progress: Progress::Delayed,
             judged: None,
             requests,
+            remote: None,
         };
         let asked = Asked {
             side: Side::Client,
@@ -154,11 +157,6 @@ impl<D: Driver> Core<D> {
         if self.services.contains_key(&method) {
             return self.call_local(now, token, id, layout, flat);
         }
-        if !known.method.streaming.is_unary() {
-            let why =
-                format!("{} streams, which only works between applications of one host", known.method.path);
-            return Err((Code::Unimplemented, why));
-        }
         let Some(&peer) = self.config.routes.get(known.service.as_ref()) else {
             let why = format!(
                 "no application on this host serves {service} and no route leads to it; add [[route]] service = \
@@ -208,20 +206,31 @@ impl<D: Driver> Core<D> {
     /// Gives an agreed call to the transport.
     fn send(&mut self, now: u64, transport: &mut Transport, token: u64, flat: &[u8]) {
         let Some(Outgoing {
-            origin: Origin::App { body, .. },
+            origin: Origin::App { app, body, .. },
             binding: Some(key),
             method,
             flags,
             deadline_ns,
             progress,
+            requests,
+            remote,
             ..
         }) = self.outgoing.get_mut(token)
         else {
             return;
         };
+        let (app, streams) = (*app, requests.is_some());
+        if streams {
+            *remote = Some(Remote::new(token, Written::default()));
+        }
+        let body_len = body.len + if streams { HEAD_LEN as u32 } else { 0 };
         let (method, layout, deadline_ns, metadata) = (*method, key.layout, *deadline_ns, flags.metadata);
-        let call = NewCall { method, layout, flat, metadata, body_len: body.len, deadline_ns, token };
+        let call = NewCall { method, layout, flat, metadata, body_len, deadline_ns, token };
         *progress = Progress::Sent(transport.call(now, key.peer, call));
+        if streams {
+            self.send_early(app, token);
+            self.relays.push(Relay::Pump(token));
+        }
     }
 
     /// Asks a peer whether it reads a layout.
@@ -237,6 +246,7 @@ impl<D: Driver> Core<D> {
             progress: Progress::Binding,
             judged: None,
             requests: None,
+            remote: None,
         });
         let (method, flat, metadata) = (METHOD_CONTROL, &[][..], false);
         let call = NewCall { method, layout: 0, flat, metadata, body_len, deadline_ns, token };
@@ -320,7 +330,15 @@ impl<D: Driver> Core<D> {
             }
         };
         let caller = Caller::Local { outgoing: token };
-        let handle = self.incoming.insert(Incoming { app: server, caller, judged, ends_ns: None, responses });
+        let handle = self.incoming.insert(Incoming {
+            app: server,
+            method,
+            caller,
+            judged,
+            ends_ns: None,
+            responses,
+            remote: None,
+        });
         if let Some(call) = self.outgoing.get_mut(token) {
             call.progress = Progress::Local { incoming: handle };
         }

@@ -111,6 +111,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             self.next_tick = now + TICK_NS;
             self.nic.tick(now);
             self.core.expire_local(now);
+            self.core.retry_relays();
             self.core.expire_served(now);
             self.core.look_after_policies(now);
         }
@@ -122,6 +123,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         work.any |= self.core.go_on(now, &mut self.transport);
         self.core.send_ready(now, &mut self.transport);
         self.core.end_broken(now, &mut self.transport);
+        self.core.relay(now, &mut self.transport);
         self.core.send_refusals(now, &mut self.transport);
         self.core.mirror_sessions(now, &mut self.transport);
         self.core.write_through();

@@ -1,10 +1,12 @@
 //! Streams between two applications: messages after the first, credit, ends. How a stream begins and how it ends are
-//! those of a call (`outbound`, `inbound`).
+//! those of a call (`outbound`, `inbound`); how it travels between hosts is said in `relay`.
 
 use crate::apps::{AppId, KnownMethod, response};
 use crate::calls::{Caller, Incoming, Origin, Outgoing, Progress};
 use crate::core::Core;
 use crate::driver::Driver;
+use crate::frames::{self, Frame, FrameKind};
+use crate::relay::Relay;
 use std::collections::VecDeque;
 use tollfree_ring::{
     AppOp, DaemonOp, DeliveryHeader, Flags, STREAM_BYTES, STREAM_MESSAGES, Submission, VerdictAt,
@@ -36,10 +38,12 @@ pub struct Written {
 impl Written {
     /// For a call with a first message of `len` bytes, where its method streams.
     pub fn opening(streaming: Streaming, len: u32, ended: bool) -> Option<Box<Written>> {
-        (!streaming.is_unary()).then(|| {
-            let lengths = VecDeque::from([len]);
-            Box::new(Written { lengths, bytes: len as usize, ended, ..Written::default() })
-        })
+        (!streaming.is_unary()).then(|| Box::new(Written::after_first(len, ended)))
+    }
+
+    /// For a stream whose first message came with its call.
+    pub fn after_first(len: u32, ended: bool) -> Written {
+        Written { lengths: VecDeque::from([len]), bytes: len as usize, ended, ..Written::default() }
     }
 
     /// Counts a message. False: there was no credit for it.
@@ -194,9 +198,56 @@ impl<D: Driver> Core<D> {
                 self.copy_between(id, server, &header, flat, submission.body);
                 self.take_room(Direction::Request(token), 1);
             }
-            Progress::Sent(_) | Progress::Dropped(_) | Progress::Delayed | Progress::Binding => {}
+            Progress::Sent(_) => {
+                if submission.op == AppOp::RequestEnd {
+                    self.send_frame(token, Frame::bare(FrameKind::End, 0));
+                    return Ok(());
+                }
+                let frame = self.frame(id, FrameKind::Message, submission, flat)?;
+                self.send_frame(token, frame);
+                self.take_room(Direction::Request(token), 1);
+            }
+            Progress::Dropped(_) | Progress::Delayed | Progress::Binding => {}
         }
         Ok(())
+    }
+
+    /// A message of an application as a frame.
+    fn frame(
+        &self,
+        id: AppId,
+        kind: FrameKind,
+        submission: &Submission,
+        flat: &[u8],
+    ) -> Result<Vec<u8>, (Code, String)> {
+        let &Submission { body, flags, layout, .. } = submission;
+        if !frames::fits(flat.len(), body.len as usize) {
+            let why =
+                format!("a message of the stream has {} bytes; at most 16 MiB can be carried", body.len);
+            return Err((Code::ResourceExhausted, why));
+        }
+        let frame = Frame { kind, metadata: flags.metadata, layout, count: 0, flat, body: &[] };
+        Ok(frame.encode(body.len as usize, |out| {
+            if let Some(app) = self.apps.get(id.0) {
+                app.port.read(body, 0, out);
+            }
+        }))
+    }
+
+    /// Queues a frame to the server of a call made here.
+    fn send_frame(&mut self, token: u64, frame: Vec<u8>) {
+        if let Some(Outgoing { remote: Some(remote), .. }) = self.outgoing.get_mut(token) {
+            remote.send(frame);
+            self.relays.push(Relay::Pump(token));
+        }
+    }
+
+    /// Queues a frame to the client of a call served here.
+    fn send_back_frame(&mut self, handle: u64, frame: Vec<u8>) {
+        if let Some(Incoming { remote: Some(remote), .. }) = self.incoming.get_mut(handle) {
+            remote.send(frame);
+            self.relays.push(Relay::Answer(handle));
+        }
     }
 
     /// Sends on what was written before it was known where to.
@@ -228,8 +279,13 @@ impl<D: Driver> Core<D> {
                 let (app, count) = (*app, written.credit(count));
                 self.tell_count(app, DaemonOp::ResponseCredit, incoming, count);
             }
-            Some(Progress::Delayed | Progress::Binding | Progress::Sent(_) | Progress::Dropped(_)) | None => {
+            Some(Progress::Sent(_)) => {
+                if let Some(Outgoing { remote: Some(remote), .. }) = self.outgoing.get_mut(token) {
+                    let count = remote.arrived.credit(count);
+                    self.send_frame(token, Frame::bare(FrameKind::Credit, count));
+                }
             }
+            Some(Progress::Delayed | Progress::Binding | Progress::Dropped(_)) | None => {}
         }
         Ok(())
     }
@@ -266,7 +322,15 @@ impl<D: Driver> Core<D> {
                 self.copy_between(id, app, &message(op, cookie, submission), flat, submission.body);
                 self.take_room(Direction::Response(handle), 1);
             }
-            Caller::Remote(_) => {}
+            Caller::Remote(_) => {
+                let kind = match submission.op {
+                    AppOp::ResponseHead => FrameKind::ResponseHead,
+                    _ => FrameKind::Message,
+                };
+                let frame = self.frame(id, kind, submission, flat)?;
+                self.send_back_frame(handle, frame);
+                self.take_room(Direction::Response(handle), 1);
+            }
         }
         Ok(())
     }
@@ -285,11 +349,16 @@ impl<D: Driver> Core<D> {
                 let (app, cookie, count) = (*app, *cookie, written.credit(count));
                 self.tell_count(app, DaemonOp::RequestCredit, cookie, count);
             }
-            Caller::Remote(_) => {}
+            Caller::Remote(_) => {
+                if let Some(Incoming { remote: Some(remote), .. }) = self.incoming.get_mut(handle) {
+                    let count = remote.arrived.credit(count);
+                    self.send_back_frame(handle, Frame::bare(FrameKind::Credit, count));
+                }
+            }
         }
     }
 
-    fn tell_count(&mut self, id: AppId, op: DaemonOp, call: u64, count: u32) {
+    pub fn tell_count(&mut self, id: AppId, op: DaemonOp, call: u64, count: u32) {
         if count > 0
             && let Some(app) = self.apps.get_mut(id.0)
         {
@@ -319,7 +388,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Ends a call that an application here serves and that can't go on.
-    fn break_incoming(&mut self, now: u64, handle: u64, status: Code, why: &str) {
+    pub fn break_incoming(&mut self, now: u64, handle: u64, status: Code, why: &str) {
         if let Some(Incoming { app, .. }) = self.incoming.get(handle)
             && let Some(app) = self.apps.get_mut(app.0)
         {
@@ -372,7 +441,13 @@ impl<D: Driver> Core<D> {
 
     /// Takes a call out of the books.
     pub fn remove_outgoing(&mut self, token: u64) -> Option<Outgoing> {
-        let call = self.outgoing.remove(token)?;
+        let mut call = self.outgoing.remove(token)?;
+        if let Some(remote) = &mut call.remote {
+            for (carrier, handle) in [remote.push.take(), remote.pull.take()].into_iter().flatten() {
+                self.outgoing.remove(carrier);
+                self.abandoned.push(handle);
+            }
+        }
         if let Origin::App { app, cookie, .. } = call.origin
             && call.requests.is_some()
             && let Some(app) = self.apps.get_mut(app.0)

@@ -80,11 +80,9 @@ pub const FLAG_CANCEL: u8 = 1 << 3;
 pub const FLAG_ENGINE: u8 = 1 << 4;
 /// Flag on a request or a response: its body begins with a metadata block.
 pub const FLAG_METADATA: u8 = 1 << 5;
-/// Flag on a request, a response or an ack: it is part of a stream.
-pub const FLAG_STREAM: u8 = 1 << 6;
 /// Every flag that has a meaning.
 pub const FLAGS_KNOWN: u8 =
-    FLAG_WORKING | FLAG_OF_RESPONSE | FLAG_RESET | FLAG_CANCEL | FLAG_ENGINE | FLAG_METADATA | FLAG_STREAM;
+    FLAG_WORKING | FLAG_OF_RESPONSE | FLAG_RESET | FLAG_CANCEL | FLAG_ENGINE | FLAG_METADATA;
 
 /// The base header, as it is in the packet: little-endian, naturally aligned, no padding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

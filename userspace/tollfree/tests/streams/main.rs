@@ -24,7 +24,7 @@ enum Place {
     TwoHosts,
 }
 
-const PLACES: [Place; 1] = [Place::SameHost];
+const PLACES: [Place; 2] = [Place::SameHost, Place::TwoHosts];
 
 struct Setup {
     client: FeedClient,
