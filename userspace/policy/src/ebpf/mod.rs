@@ -8,8 +8,13 @@
 mod arithmetic;
 mod asm;
 mod btf;
+mod chain;
+mod compare;
 mod decided;
 mod elf;
+mod entry;
+mod exits;
+mod hashing;
 mod listing;
 mod matching;
 mod operand;

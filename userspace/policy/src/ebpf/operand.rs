@@ -1,7 +1,7 @@
 //! Numbers that statements compute with: fields of the packet, attributes of the call, what slots keep.
 
 use super::Refused;
-use super::asm::{Alu, Cond, Label, R0, R1, R2, R3, R7, R8, R9, Size};
+use super::asm::{Alu, Cond, Label, R0, R1, R2, R7, R8, R9, Size};
 use super::program::{Emitter, small};
 use super::scratch::{NOW, NUMBERS, PORT, SlotKind};
 use crate::ir::{Attribute, Constant, FieldAt, Operand};
@@ -144,24 +144,6 @@ impl Emitter<'_> {
             }
             _ => self.asm.load(Size::Dw, R1, R0, 0),
         }
-    }
-
-    /// Whether R1 is below so many of 2^32 parts of a million.
-    pub(super) fn chance(&mut self, ppm: &Operand, absent: Label) -> Result<(), Refused> {
-        self.number(ppm, absent)?;
-        self.asm.store(Size::Dw, R9, NUMBERS[0], R1);
-        self.asm.call(super::asm::Helper::Random);
-        // 32 random bits times a million are below 2^52.
-        const MILLION: i32 = 1_000_000;
-        self.asm.alu(Alu::Mul, R0, MILLION);
-        self.asm.alu(Alu::Rsh, R0, 32);
-        self.asm.load(Size::Dw, R3, R9, NUMBERS[0]);
-        let done = self.asm.label();
-        self.asm.mov(R1, 1);
-        self.asm.jump_if_reg(Cond::Lt, R0, R3, done);
-        self.asm.mov(R1, 0);
-        self.asm.bind(done);
-        Ok(())
     }
 }
 

@@ -1,11 +1,12 @@
 //! What a policy writes: fields of the request at hand, and answers.
 
-use super::asm::{Alu, FP, Label, R0, R1, R2, R3, R4, R5, R7, R9, Size};
+use super::asm::{FP, Label, R0, R1, R5, R7, R9, Reg, Size};
 use super::program::{Emitter, small};
-use super::scratch::{Form, KEPT, NUMBERS, TEXTS};
+use super::scratch::{KEPT, TEXTS};
+use super::text::form_of_key;
 use super::{Refused, Shared};
-use crate::hash;
-use crate::ir::{FieldRef, Operand};
+use crate::ir::{FieldAt, FieldRef, Operand};
+use crate::table::KeyType;
 use std::mem::offset_of;
 use tollfree_wire::header::FLAT_MAX;
 use tollfree_wire::maps::Answer;
@@ -45,72 +46,70 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// [`hash::hash`] over the operands, in R1.
-    pub(super) fn hash(&mut self, operands: &[Operand], absent: Label) -> Result<(), Refused> {
-        self.asm.constant(R3, hash::OFFSET);
-        self.asm.store(Size::Dw, R9, NUMBERS[1], R3);
-        for operand in operands {
-            if !self.has_value(operand) {
-                self.asm.jump(absent);
-                return Ok(());
-            }
-            match self.form_of(operand) {
-                None => {
-                    self.number(operand, absent)?;
-                    self.asm.load(Size::Dw, R3, R9, NUMBERS[1]);
-                    self.asm.constant(R4, hash::PRIME);
-                    self.hash_word();
-                }
-                Some(form) => self.hash_text(operand, form, absent)?,
-            }
-            self.asm.store(Size::Dw, R9, NUMBERS[1], R3);
-        }
-        self.asm.mov_reg(R1, R3);
-        for (shift, multiplier) in hash::ROUNDS {
-            self.asm.mov_reg(R2, R1);
-            self.asm.alu(Alu::Rsh, R2, shift as i32);
-            self.asm.alu_reg(Alu::Xor, R1, R2);
-            if multiplier != 1 {
-                self.asm.constant(R2, multiplier);
-                self.asm.alu_reg(Alu::Mul, R1, R2);
+    /// Writes a moved text from `from` in R9 to the packet or an answer: `width` bytes, not one more. R1 is lost.
+    pub(super) fn put_text(&mut self, from: i16, base: Reg, at: i16, width: usize) {
+        let mut done = 0;
+        for size in [Size::Dw, Size::W, Size::H, Size::B] {
+            while width - done >= size.bytes() {
+                self.asm.load(size, R1, R9, from + small(done));
+                self.asm.store(size, base, at + small(done), R1);
+                done += size.bytes();
             }
         }
-        Ok(())
     }
 
-    /// The word in R1 into the hash in R3; the prime is in R4.
-    fn hash_word(&mut self) {
-        self.asm.alu_reg(Alu::Xor, R3, R1);
-        self.asm.alu_reg(Alu::Mul, R3, R4);
+    /// Zeros, `width` bytes of them. R0 is lost.
+    pub(super) fn put_zeros(&mut self, base: Reg, at: i16, width: usize) {
+        let mut done = 0;
+        self.asm.mov(R0, 0);
+        for size in [Size::Dw, Size::W, Size::H, Size::B] {
+            while width - done >= size.bytes() {
+                self.asm.store(size, base, at + small(done), R0);
+                done += size.bytes();
+            }
+        }
     }
 
-    fn hash_text(&mut self, operand: &Operand, form: Form, absent: Label) -> Result<(), Refused> {
-        let text = self.text(operand, absent)?;
-        self.move_text(&text, TEXTS[0], form, absent)?;
-        self.asm.load(Size::Dw, R3, R9, NUMBERS[1]);
-        self.asm.constant(R4, hash::PRIME);
-        let done = self.asm.label();
-        let (length, start) = match form {
-            Form::Inline(max) => {
-                self.asm.load(Size::B, R5, R9, TEXTS[0]);
-                self.asm.mov_reg(R1, R5);
-                (max, TEXTS[0] + 1)
-            }
-            Form::Fixed(len) => {
-                self.asm.mov(R1, len as i32);
-                (len, TEXTS[0])
-            }
+    /// Writes an operand to a field behind `base`, which must not be R0 to R4; nothing where it does not fit. `None`
+    /// writes zeros.
+    pub(super) fn put_field(
+        &mut self,
+        field: &FieldAt,
+        base: (Reg, i16),
+        value: Option<&Operand>,
+        done: Label,
+    ) -> Result<(), Refused> {
+        let (base, at) = base;
+        let width = usize::from(field.end - field.offset);
+        let Some(value) = value else {
+            self.put_zeros(base, at, width);
+            return Ok(());
         };
-        self.hash_word();
-        for index in (0..length).step_by(8) {
-            if let Form::Inline(_) = form {
-                self.asm.jump_if(super::asm::Cond::Le, R5, index as i32, done);
+        match form_of_key(&field.kind) {
+            Some(form) => {
+                let text = self.text(value, done)?;
+                self.move_text(&text, TEXTS[0], form, done)?;
+                // The base may have been R5, which the text's place was put into.
+                self.restore(base);
+                self.put_text(TEXTS[0], base, at, width);
             }
-            // The last word is filled up with zeros, of which there are enough behind a moved text.
-            self.load_bytes(R1, R9, start, index, (length - index).min(8));
-            self.hash_word();
+            None => {
+                self.number(value, done)?;
+                if field.kind == KeyType::Bool {
+                    self.truth();
+                }
+                let size = Size::of(width).ok_or_else(|| Refused::new("writes a number of an odd width"))?;
+                self.restore(base);
+                self.asm.store(size, base, at, R1);
+            }
         }
-        self.asm.bind(done);
         Ok(())
+    }
+
+    /// R5 as a base is what is kept on the stack.
+    fn restore(&mut self, base: Reg) {
+        if base == R5 {
+            self.asm.load(Size::Dw, R5, FP, KEPT);
+        }
     }
 }

@@ -1,0 +1,99 @@
+//! The ends of a program: what is noted for the stage that comes next, and the way to it.
+
+use super::Shared;
+use super::asm::{Alu, FP, Helper, R0, R1, R2, R3, R6, Reg, Size};
+use super::program::{Emitter, Exits, Ways, small};
+use super::scratch::CONTEXT;
+use std::mem::offset_of;
+use tollfree_wire::maps::{CallContext, Stage};
+use tollfree_wire::{Code as Status, Reason};
+
+impl Emitter<'_> {
+    /// Where in [`CallContext`] the next stage looks.
+    pub(super) fn context(&mut self, dst: Reg) {
+        self.asm.load(Size::Dw, dst, FP, CONTEXT);
+    }
+
+    pub(super) fn drop(&mut self, reason: Reason, ways: Ways) {
+        if let Some(audit) = ways.audit {
+            return self.asm.jump(audit);
+        }
+        self.note(None, reason);
+        self.asm.jump(self.exits.drop);
+    }
+
+    pub(super) fn reject(&mut self, code: Status, reason: Reason, ways: Ways) {
+        if let Some(audit) = ways.audit {
+            return self.asm.jump(audit);
+        }
+        self.note(Some(code), reason);
+        self.asm.jump(self.exits.reject);
+    }
+
+    /// The code is in R2 already.
+    pub(super) fn reject_with_r2(&mut self) {
+        self.context(R1);
+        self.asm.store(Size::W, R1, small(offset_of!(CallContext, code)), R2);
+        self.asm.store_imm(Size::W, R1, small(offset_of!(CallContext, reason)), Reason::PolicyReject as i32);
+        self.asm.jump(self.exits.reject);
+    }
+
+    fn note(&mut self, code: Option<Status>, reason: Reason) {
+        self.context(R1);
+        if let Some(code) = code {
+            self.asm.store_imm(Size::W, R1, small(offset_of!(CallContext, code)), code as i32);
+        }
+        self.asm.store_imm(Size::W, R1, small(offset_of!(CallContext, reason)), reason as i32);
+    }
+
+    /// Counts a refusal that a dry run did not carry out.
+    pub(super) fn audited(&mut self) {
+        if !self.asm.is_open() {
+            return;
+        }
+        self.shared_entry(Shared::Reasons, Reason::PolicyAudit as u32);
+        self.asm.load(Size::Dw, R1, R0, 0);
+        self.asm.alu(Alu::Add, R1, 1);
+        self.asm.store(Size::Dw, R0, 0, R1);
+    }
+
+    /// The program's ends; those that nothing goes to are left out.
+    pub(super) fn ends(&mut self) {
+        let Exits { deliver, deliver_rest, reject, drop, answer, undecided, unknown_layout, abort } =
+            self.exits;
+        self.asm.bind(unknown_layout);
+        let ways = Ways { send: deliver, audit: None };
+        self.reject(Status::FailedPrecondition, Reason::UnknownLayout, ways);
+        self.asm.bind(undecided);
+        self.reject(Status::Unavailable, Reason::Undecided, ways);
+        self.asm.bind(deliver_rest);
+        if self.asm.is_open() {
+            self.shared_entry(Shared::Generation, 0);
+            self.asm.load(Size::Dw, R2, R0, 0);
+            self.context(R1);
+            self.asm.store(Size::Dw, R1, small(offset_of!(CallContext, generation)), R2);
+            self.asm.jump(deliver);
+        }
+        let stages = [
+            (drop, Stage::Drop),
+            (reject, Stage::Reject),
+            (answer, Stage::Answer),
+            (deliver, Stage::Deliver),
+        ];
+        for (label, stage) in stages {
+            self.asm.bind(label);
+            if self.asm.is_open() {
+                self.asm.mov_reg(R1, R6);
+                self.shared(R2, Shared::Stages);
+                self.asm.mov(R3, stage as i32);
+                self.asm.call(Helper::TailCall);
+                // Only an empty slot comes back, and these never are.
+                self.asm.jump(abort);
+            }
+        }
+        self.asm.bind(abort);
+        const XDP_DROP: i32 = 1;
+        self.asm.mov(R0, XDP_DROP);
+        self.asm.exit();
+    }
+}
