@@ -315,11 +315,6 @@ impl ValueType {
         ValueType::Enum { values: names.into_iter().zip(0..).collect() }
     }
 
-    /// Whether values are numbers, rather than text or bytes.
-    pub(crate) fn is_number(&self) -> bool {
-        !matches!(self, ValueType::String { .. } | ValueType::Bytes { .. } | ValueType::Fixed { .. })
-    }
-
     /// The bytes of a value as a user writes it.
     fn parse(&self, text: &str) -> Option<Vec<u8>> {
         let number = match self {

@@ -7,7 +7,7 @@ use super::kind::Kind;
 use crate::ast::{Call, Chain, Element, Expression, ExpressionKind, File, Handler, Name, Parameter};
 use crate::diagnostics::Span;
 use crate::engine::SLOTS_MAX;
-use crate::ir::{self, Action, Body, Exit, Side};
+use crate::ir::{self, Action, Body, Exit, FieldRef, FieldUse, Op, Operand, Side};
 use crate::suggest::did_you_mean;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -279,7 +279,8 @@ impl Checker<'_, '_, '_> {
 
     fn handler(&mut self, name: &Name, handler: &Handler, message: Message) -> Vec<ir::Statement> {
         let Handler { span, body } = handler;
-        self.frame.begin(message == Message::Response);
+        let changed = self.changed_fields(body);
+        self.frame.begin(message == Message::Response, changed);
         let mistakes = self.sink.count();
         let (mut statements, ends) = self.block(body);
         if !ends && self.frame.exits && self.sink.count() == mistakes {
@@ -289,10 +290,7 @@ impl Checker<'_, '_, '_> {
             let end = body.last().map_or(span, |last| &last.span).clone();
             statements.push(ir::Statement { span: end, action: Action::Exit(Exit::Send) });
         }
-        let tables = &self.tables;
-        let is_text =
-            |at: usize| tables.get(at).is_some_and(|table| table.value.as_ref().is_some_and(Kind::is_text));
-        let slots = super::slots::share(&mut statements, &is_text);
+        let slots = super::slots::share(&mut statements, &|op| self.gives_text(op));
         if slots > SLOTS_MAX {
             let message = format!(
                 "`{}` keeps {slots} values at the same time, at most {SLOTS_MAX} are possible",
@@ -301,6 +299,21 @@ impl Checker<'_, '_, '_> {
             self.sink.error(&name.span, message, "too many").help("split the element");
         }
         statements
+    }
+
+    /// Whether an operation gives text, which takes more room than a number.
+    fn gives_text(&self, op: &Op) -> bool {
+        let in_field = |list: &[FieldUse], at: usize| {
+            list.get(at).is_some_and(|field| Kind::of_field(&field.kind).is_text())
+        };
+        match op {
+            Op::Lookup { table, .. } => {
+                self.tables.get(*table).and_then(|table| table.value.as_ref()).is_some_and(Kind::is_text)
+            }
+            Op::Copy(Operand::Field(FieldRef::Request(at))) => in_field(&self.uses.fields, *at),
+            Op::Copy(Operand::Field(FieldRef::Response(at))) => in_field(&self.uses.response_fields, *at),
+            _ => false,
+        }
     }
 
     fn without_verdict(&mut self, name: &Name, span: &Span, handler: &Handler) {

@@ -3,7 +3,7 @@
 use super::Checker;
 use super::constants::WORDS;
 use super::fields::Message;
-use super::frame::{Source, Value};
+use super::frame::Value;
 use super::kind::Kind;
 use crate::ast::{Expression, ExpressionKind, Literal, PatternKind};
 use crate::diagnostics::Span;
@@ -48,31 +48,7 @@ impl Checker<'_, '_, '_> {
 
     fn named(&mut self, name: &str, span: &Span, given: bool) -> Option<Value> {
         if let (false, Some(variable)) = (given, self.frame.find(name)) {
-            let value = variable.value.clone()?;
-            let source = self.source(&value);
-            if self.frame.is_stale(variable, source.as_ref()) {
-                let assigned = variable.span.clone();
-                let (what, again) = match &source {
-                    Some(Source::Table(table)) => {
-                        let table = &self.tables[*table].spec.name;
-                        (format!("an entry of `{table}`"), format!("get({table}, ...)"))
-                    }
-                    Some(Source::Field(message, field)) => {
-                        let rpc = if *message == self.frame.message() { "rpc" } else { "request" };
-                        (format!("field '{field}'"), format!("get({rpc}, '{field}')"))
-                    }
-                    None => return Some(value),
-                };
-                self.sink
-                    .error(
-                        span,
-                        format!("`{name}` would have changed: it stands for {what}, which is changed before"),
-                        "used after the change",
-                    )
-                    .related(&assigned, "read here")
-                    .help(format!("use it before the change, or read it again: {again}"));
-            }
-            return Some(value);
+            return variable.value.clone();
         }
         if let Some(value) = self.attribute(name, span)? {
             return Some(value);
@@ -118,17 +94,19 @@ impl Checker<'_, '_, '_> {
         Some(Some(Value::new(Operand::Attribute(attribute), kind, optional)))
     }
 
-    /// What a variable with this value would be another name for.
-    pub(super) fn source(&self, value: &Value) -> Option<Source> {
-        if let Some(table) = value.table {
-            return Some(Source::Table(table));
-        }
-        let Operand::Field(field) = &value.operand else { return None };
+    /// A value that stays as it is: a copy of a field that the handler changes somewhere.
+    pub(super) fn kept(&mut self, value: Value, span: &Span) -> Value {
+        let Operand::Field(field) = &value.operand else { return value };
         let (message, list, at) = match field {
             FieldRef::Request(at) => (Message::Request, &self.uses.fields, *at),
             FieldRef::Response(at) => (Message::Response, &self.uses.response_fields, *at),
         };
-        list.get(at).map(|field| Source::Field(message, field.name.clone()))
+        let changes = message == self.frame.message()
+            && list.get(at).is_some_and(|field| self.frame.changed.contains(&field.name));
+        if !changes {
+            return value;
+        }
+        self.keep(span, Op::Copy(value.operand), value.kind, value.optional)
     }
 
     /// A value that must be of a type; constants take it on.

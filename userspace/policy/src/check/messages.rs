@@ -2,7 +2,7 @@
 
 use super::Checker;
 use super::fields::{self, Found, Message, Unreadable};
-use super::frame::{Source, Value};
+use super::frame::Value;
 use super::functions::place_of;
 use super::kind::{Kind, Length, Names};
 use crate::ast::Expression;
@@ -71,12 +71,11 @@ impl Checker<'_, '_, '_> {
         }
     }
 
-    /// The field of `set(rpc, 'field', ...)`, which it changes.
+    /// The field of `set(rpc, 'field', ...)`.
     fn changed_field(&mut self, field: &Expression, usage: &str) -> Option<(FieldRef, Kind)> {
         let name = self.text(field, "a field", usage)?;
         let message = self.frame.message();
         let (at, kind) = self.field(message, &name, &field.span)?;
-        self.frame.change(Source::Field(message, name));
         let field = match message {
             Message::Request => FieldRef::Request(at),
             Message::Response => FieldRef::Response(at),
@@ -86,15 +85,12 @@ impl Checker<'_, '_, '_> {
 
     /// `set(rpc, 'field', value)`
     pub(super) fn set_field(&mut self, field: &Expression, value: &Expression) -> Option<Action> {
-        // The value is read before the field changes.
-        let name = self.text(field, "a field", "set(rpc, 'field', value)")?;
-        let (_, kind) = self.field(self.frame.message(), &name, &field.span)?;
+        let (field, kind) = self.changed_field(field, "set(rpc, 'field', value)")?;
         let what = "the field is";
         let value = match (&kind, self.as_constant(value).is_some()) {
             (Kind::Text(_) | Kind::Bytes(_), false) => self.any_length(value, &kind, what)?,
             _ => self.stored(value, &kind, what)?,
         };
-        let (field, _) = self.changed_field(field, "set(rpc, 'field', value)")?;
         Some(Action::SetField { field, value: Some(value.operand) })
     }
 
@@ -123,15 +119,13 @@ impl Checker<'_, '_, '_> {
         }
         let key = self.text(key, "a key", &usage)?;
         let place = &field.span;
-        let name = self.text(field, "a field", &usage)?;
-        let (_, kind) = self.field(self.frame.message(), &name, place)?;
+        let (field, kind) = self.changed_field(field, &usage)?;
         if !matches!(kind, Kind::Bytes(_)) {
             self.sink
                 .error(place, format!("this field is {kind}"), "not bytes")
                 .help("what is encrypted is any bytes: give the field the type `bytes` in the schema");
             return None;
         }
-        let (field, _) = self.changed_field(field, &usage)?;
         let key = place_of(&mut self.uses.keys, &key);
         Some(self.keep(span, Op::Crypt { field, key, decrypt }, Kind::Bool, true))
     }

@@ -2,6 +2,7 @@
 //! every path through an element ends. Reports everything that is wrong, not only the first thing.
 
 mod chains;
+mod changes;
 mod constants;
 mod coverage;
 mod effects;

@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, HashMap};
 ///
 /// There are no loops, and one slot is written in one place: it is needed from there to its last use in the order of
 /// the text. Operations do not write over their own operands.
-pub(super) fn share(block: &mut [Statement], is_text: &dyn Fn(usize) -> bool) -> usize {
+pub(super) fn share(block: &mut [Statement], is_text: &dyn Fn(&Op) -> bool) -> usize {
     let mut last = HashMap::new();
     let mut at = 0;
     walk(block, &mut at, &mut |at, mut statement| {
@@ -79,8 +79,8 @@ fn walk(block: &mut [Statement], at: &mut usize, see: &mut dyn FnMut(usize, Step
 }
 
 struct Pool<'a> {
-    /// Whether a table holds texts.
-    is_text: &'a dyn Fn(usize) -> bool,
+    /// Whether an operation gives text.
+    is_text: &'a dyn Fn(&Op) -> bool,
     /// Where a slot is used last.
     last: HashMap<usize, usize>,
     /// The slot that it shares.
@@ -100,10 +100,7 @@ impl Pool<'_> {
             self.busy.pop();
             self.free[usize::from(text)].push(Reverse(free));
         }
-        let text = match op {
-            Op::Lookup { table, .. } => (self.is_text)(*table),
-            _ => false,
-        };
+        let text = (self.is_text)(op);
         let shared = match self.free[usize::from(text)].pop() {
             Some(Reverse(free)) => free,
             None => {

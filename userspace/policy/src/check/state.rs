@@ -2,7 +2,7 @@
 
 use super::Checker;
 use super::constants::number_in;
-use super::frame::{Source, Value};
+use super::frame::Value;
 use super::kind::{Kind, Wide};
 use super::tables::Table;
 use crate::ast::{Expression, ExpressionKind, Literal, Name, Rate};
@@ -65,11 +65,8 @@ impl Checker<'_, '_, '_> {
                 .help("ask for a token: take(table, key, 100/s)");
             return None;
         };
-        let text = value.is_text();
         let op = Op::Lookup { table: at, key };
-        let mut value = self.keep(span, op, value, kind != TableKind::Cell);
-        value.table = text.then_some(at);
-        Some(value)
+        Some(self.keep(span, op, value, kind != TableKind::Cell))
     }
 
     /// The table that an expression names.
@@ -150,7 +147,6 @@ impl Checker<'_, '_, '_> {
                 .error(place, "a field's enum cannot be kept in a table", "could be any number")
                 .help("match it, and set the names one by one");
         }
-        self.frame.change(Source::Table(table));
         Some(Action::Set { table, key, value: value.operand })
     }
 
@@ -174,7 +170,6 @@ impl Checker<'_, '_, '_> {
             return None;
         }
         self.writable(table, span, "delete")?;
-        self.frame.change(Source::Table(table));
         Some(Action::Delete { table, key })
     }
 

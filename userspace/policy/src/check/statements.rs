@@ -82,29 +82,23 @@ impl Checker<'_, '_, '_> {
     }
 
     pub(super) fn bind(&mut self, name: &Name, value: Option<Value>) {
-        let source = value.as_ref().and_then(|value| self.source(value));
-        self.frame.bind(&name.text, name.span.clone(), value, source.as_ref());
+        let value = value.map(|value| self.kept(value, &name.span));
+        self.frame.bind(&name.text, name.span.clone(), value);
     }
 
     fn choose(&mut self, subject: &Expression, arms: &[Arm], span: &Span) -> bool {
         let place = subject.span.clone();
-        let subject = self.value(subject);
+        let mut subject = self.value(subject);
+        // A guard may change what later arms are to be matched with.
+        if arms.iter().any(|arm| arm.guard.is_some()) {
+            subject = subject.map(|subject| self.kept(subject, &place));
+        }
         let mut ends = true;
         let mut checked = Vec::new();
-        let before = self.frame.changed();
-        let mut after = Vec::new();
         for arm in arms {
             let (arm, arm_ends) = self.arm(arm, subject.as_ref());
             ends &= arm_ends;
             checked.push(arm);
-            let changed = self.frame.reset_changed(&before);
-            // What an arm that ends has changed, nobody sees.
-            if !arm_ends && changed != before {
-                after.push(changed);
-            }
-        }
-        for changed in after {
-            self.frame.join_changed(changed);
         }
         if let Some(subject) = subject {
             self.coverage(&place, &subject, arms, &checked);

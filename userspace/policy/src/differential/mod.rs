@@ -11,6 +11,7 @@
 
 mod calls;
 mod generate;
+mod kept;
 pub(crate) mod kernel;
 mod layout;
 mod random;
