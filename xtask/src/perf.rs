@@ -1,12 +1,14 @@
 //! `cargo xtask perf`: a call's latency next to that of a bare AF_XDP ping-pong, in one interleaved run; and `cargo xtask perf
-//! goodput`: what large messages reach over a bad cable, next to TCP.
+//! goodput`: what large messages reach over a bad cable, next to TCP; and `cargo xtask perf policies`: what each policy of the
+//! standard library costs a call.
 
 use crate::{
+    build_ebpf,
     demo::prepare,
-    process::{become_command, cargo, is_root, run as execute},
+    process::{become_command, cargo, is_root, run as execute, target_dir},
 };
 use anyhow::{Result, bail};
-use std::ffi::OsString;
+use std::{ffi::OsString, process::Command};
 
 /// What to measure, and for how long.
 #[derive(clap::Args)]
@@ -30,6 +32,11 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// What each policy of the standard library costs a call, in the driver and in the engine
+    Policies {
+        #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
+        output: String,
+    },
 }
 
 /// Builds both sides of the comparison and runs it; returns only where that fails.
@@ -41,6 +48,12 @@ pub fn run(options: &Options) -> Result<()> {
         bail!(
             "measuring needs root: network namespaces, XDP and AF_XDP (CAP_SYS_ADMIN, CAP_BPF, CAP_NET_ADMIN)"
         );
+    }
+    if let Some(What::Policies { output }) = &options.what {
+        build_ebpf::run()?;
+        execute(cargo().args(["build", "--release", "-p", "tollfree-loader", "--example", "policy_cost"]))?;
+        let measure = target_dir().join("release/examples/policy_cost");
+        return Err(become_command(Command::new(measure).arg(output)));
     }
     let mut perf = prepare(false)?;
     execute(cargo().args(["build", "--release", "-p", "tollfree-nic", "--examples"]))?;

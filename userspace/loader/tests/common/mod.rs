@@ -201,6 +201,18 @@ impl Program {
 
     /// Runs it on a frame; returns the action and the frame afterwards.
     pub fn run(&self, frame: &[u8]) -> (Action, Vec<u8>) {
+        let (attributes, out) = self.repeat(frame, 1);
+        (action(&attributes), out)
+    }
+
+    /// Runs it on a frame so many times, each time on what the time before has left; returns the last action and ns per
+    /// run.
+    pub fn timed(&self, frame: &[u8], runs: u32) -> (Action, u32) {
+        let (attributes, _) = self.repeat(frame, runs);
+        (action(&attributes), attributes.duration)
+    }
+
+    fn repeat(&self, frame: &[u8], repeat: u32) -> (TestRun, Vec<u8>) {
         const BPF_PROG_TEST_RUN: libc::c_long = 10;
         let mut out = vec![0u8; frame.len() + 256];
         let mut attributes = TestRun {
@@ -209,7 +221,7 @@ impl Program {
             data_size_out: out.len() as u32,
             data_in: frame.as_ptr() as u64,
             data_out: out.as_mut_ptr() as u64,
-            repeat: 1,
+            repeat,
             ..TestRun::default()
         };
         // SAFETY: the kernel reads and writes the attributes and both buffers within the sizes given.
@@ -218,14 +230,17 @@ impl Program {
         };
         assert_eq!(result, 0, "BPF_PROG_TEST_RUN: {}", std::io::Error::last_os_error());
         out.truncate(attributes.data_size_out as usize);
-        let action = match attributes.result {
-            1 => Action::Drop,
-            2 => Action::Pass,
-            3 => Action::Tx,
-            4 => Action::Redirect,
-            other => panic!("XDP action {other}"),
-        };
-        (action, out)
+        (attributes, out)
+    }
+}
+
+fn action(ran: &TestRun) -> Action {
+    match ran.result {
+        1 => Action::Drop,
+        2 => Action::Pass,
+        3 => Action::Tx,
+        4 => Action::Redirect,
+        other => panic!("XDP action {other}"),
     }
 }
 
