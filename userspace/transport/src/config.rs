@@ -30,6 +30,9 @@ pub struct Config {
     /// Time in queues that is not taken for congestion: beyond the path's base round trip, or a quarter of that if it is
     /// longer. Default 100 µs.
     pub queue_ns: u64,
+    /// Packets of long messages that one end of a session has under way at most: what a peer's receive ring takes while its
+    /// process waits for a core. Default 1024, half of such a ring.
+    pub most_in_flight: u32,
     /// How often a client asks after a call that the server said it works on. Default 250 ms.
     pub probe_ns: u64,
     /// Bytes of messages under reassembly, over all sessions; one session gets at most half of it. Default 64 MiB.
@@ -54,6 +57,7 @@ impl Default for Config {
             rto_min_ns: 300_000,
             rto_max_ns: 1_000_000_000,
             queue_ns: 100_000,
+            most_in_flight: 1024,
             probe_ns: 250_000_000,
             reassembly_bytes: 64 << 20,
             server_sessions: 3072,

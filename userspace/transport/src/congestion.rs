@@ -16,8 +16,6 @@ use crate::scoreboard::Progress;
 const INITIAL: f64 = 32.0;
 /// Below one packet the pacer spreads packets over several round trips; more spread than this helps nobody.
 const MIN: f64 = 1.0 / 64.0;
-/// No more than this, whatever the network takes: two messages' worth.
-const MAX: f64 = 4096.0;
 /// The window while the base is measured.
 const DRAINED: f64 = 4.0;
 /// How strongly a round above the target shrinks the window, and how much one round may.
@@ -32,6 +30,8 @@ const STALE_NS: u64 = 200_000_000;
 const STALE_ROUNDS: u64 = 100;
 /// Round trips that measuring takes: what is under way drains in one, the next tell.
 const DRAIN_ROUNDS: u64 = 3;
+/// How many times the round trips' mean variation is tolerated besides.
+const JITTER: u64 = 2;
 /// Rounds without congestion before the network counts as free again.
 const CALM_ROUNDS: u64 = 16;
 /// After a pause of this long, in ns, what was learned of the network's load is forgotten.
@@ -41,10 +41,14 @@ const IDLE_NS: u64 = 1_000_000_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Congestion {
     window: f64,
+    /// No more than this, whatever the network takes.
+    most: f64,
     /// Below it the window doubles each round.
     threshold: f64,
     /// Time in queues that is no congestion yet, in ns.
     queue_ns: u64,
+    /// By how much round trips vary, in ns.
+    variation: u64,
     /// The lowest round trip, in ns, and when it was last seen.
     base: Option<(u64, u64)>,
     /// While it is measured anew: until when, and the lowest since.
@@ -76,12 +80,16 @@ impl Round {
 }
 
 impl Congestion {
-    /// A path nothing is known of. `queue_ns` is the time in queues that is tolerated on it.
-    pub fn new(queue_ns: u64) -> Congestion {
+    /// A path nothing is known of. `queue_ns` is the time in queues that is tolerated on it, `most` the packets that a
+    /// receiver can take before it looks at them.
+    pub fn new(queue_ns: u64, most: u32) -> Congestion {
+        let most = f64::from(most).max(DRAINED);
         Congestion {
-            window: INITIAL,
-            threshold: MAX,
+            window: INITIAL.min(most),
+            most,
+            threshold: most,
             queue_ns,
+            variation: 0,
             base: None,
             draining: None,
             round: Round::new(0),
@@ -113,7 +121,7 @@ impl Congestion {
     pub fn target(&self) -> u64 {
         let base = self.base();
         let many = 1.0 + 2.0 / self.window.max(1.0).sqrt();
-        base + (self.queue_ns.max(base / 4) as f64 * many) as u64
+        base + (self.queue_ns.max(base / 4).max(JITTER * self.variation) as f64 * many) as u64
     }
 
     /// The window has held a packet back.
@@ -122,7 +130,8 @@ impl Congestion {
     }
 
     /// Takes what an ack has brought. `smoothed` is the smoothed round trip, in ns.
-    pub fn on_ack(&mut self, now: u64, progress: &Progress, smoothed: u64) {
+    pub fn on_ack(&mut self, now: u64, progress: &Progress, smoothed: u64, variation: u64) {
+        self.variation = variation;
         let mut calm = self.draining.is_none() && progress.marked == 0 && progress.lost == 0;
         if let Some(round_trip) = progress.round_trip {
             self.measure(now, round_trip);
@@ -143,7 +152,7 @@ impl Congestion {
 
     fn grow(&mut self, arrived: f64) {
         let by = if self.window < self.threshold { arrived } else { arrived / self.window.max(1.0) };
-        self.window = (self.window + by).min(MAX);
+        self.window = (self.window + by).min(self.most);
     }
 
     fn measure(&mut self, now: u64, round_trip: u64) {
@@ -235,25 +244,25 @@ mod tests {
         let mut progress =
             Progress { arrived, landed: arrived, round_trip: Some(round_trip), ..Progress::default() };
         edit(&mut progress);
-        congestion.on_ack(*now, &progress, RTT);
+        congestion.on_ack(*now, &progress, RTT, 0);
     }
 
     #[test]
     fn a_free_network_is_taken_by_doubling_and_a_sender_that_needs_no_more_keeps_its_window() {
-        let mut congestion = Congestion::new(100_000);
+        let mut congestion = Congestion::new(100_000, 2048);
         let mut now = 1_000_000;
         for _ in 0..5 {
             round(&mut congestion, &mut now, RTT, |_| {});
         }
         assert_eq!(congestion.window(), 1024.0);
         assert!(!congestion.is_congested(now));
-        congestion.on_ack(now, &Progress { arrived: 50, ..Progress::default() }, RTT);
+        congestion.on_ack(now, &Progress { arrived: 50, ..Progress::default() }, RTT, 0);
         assert_eq!(congestion.window(), 1024.0);
     }
 
     #[test]
     fn a_standing_queue_shrinks_the_window_once_a_round_and_then_it_grows_by_one() {
-        let mut congestion = Congestion::new(50_000);
+        let mut congestion = Congestion::new(50_000, 2048);
         let mut now = 1_000_000;
         round(&mut congestion, &mut now, RTT, |_| {});
         round(&mut congestion, &mut now, RTT, |_| {});
@@ -268,21 +277,21 @@ mod tests {
 
     #[test]
     fn one_packet_on_time_in_a_round_clears_the_network() {
-        let mut congestion = Congestion::new(50_000);
+        let mut congestion = Congestion::new(50_000, 2048);
         let mut now = 1_000_000;
         round(&mut congestion, &mut now, RTT, |_| {});
         let before = congestion.window();
         now += RTT / 2;
         let ack = |round_trip| Progress { arrived: 1, round_trip: Some(round_trip), ..Progress::default() };
-        congestion.on_ack(now, &ack(RTT), RTT);
+        congestion.on_ack(now, &ack(RTT), RTT, 0);
         now += RTT;
-        congestion.on_ack(now, &ack(40 * RTT), RTT); // its process waited for a core
+        congestion.on_ack(now, &ack(40 * RTT), RTT, 0); // its process waited for a core
         assert!(congestion.window() >= before);
     }
 
     #[test]
     fn marks_shrink_by_their_share_and_a_loss_once_a_round() {
-        let mut congestion = Congestion::new(50_000);
+        let mut congestion = Congestion::new(50_000, 2048);
         let mut now = 1_000_000;
         for _ in 0..60 {
             round(&mut congestion, &mut now, RTT, |_| {}); // the average of marks falls
@@ -293,15 +302,15 @@ mod tests {
         now += RTT;
         let before = congestion.window();
         let loss = Progress { lost: 1, ..Progress::default() };
-        congestion.on_ack(now, &loss, RTT);
+        congestion.on_ack(now, &loss, RTT, 0);
         assert_eq!(congestion.window(), before * AFTER_LOSS);
-        congestion.on_ack(now + RTT / 2, &loss, RTT);
+        congestion.on_ack(now + RTT / 2, &loss, RTT, 0);
         assert_eq!(congestion.window(), before * AFTER_LOSS);
     }
 
     #[test]
     fn timeouts_lead_to_fractions_of_a_packet_and_never_to_nothing() {
-        let mut congestion = Congestion::new(50_000);
+        let mut congestion = Congestion::new(50_000, 2048);
         let mut now = 1_000_000;
         congestion.on_timeout(now, RTT);
         assert_eq!(congestion.window(), 1.0);
@@ -316,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_base_not_seen_for_long_is_measured_anew() {
-        let mut congestion = Congestion::new(50_000);
+        let mut congestion = Congestion::new(50_000, 2048);
         let mut now = 1_000_000;
         round(&mut congestion, &mut now, RTT, |_| {});
         let longer = RTT + RTT / 4; // another route: below the target, but not the base

@@ -51,10 +51,10 @@ pub(crate) struct Flow {
 
 impl Flow {
     /// A flow on a path nothing is known of.
-    pub fn new(queue_ns: u64, now: u64) -> Flow {
+    pub fn new(queue_ns: u64, most: u32, now: u64) -> Flow {
         Flow {
             round_trip: RoundTrip::default(),
-            congestion: Congestion::new(queue_ns),
+            congestion: Congestion::new(queue_ns, most),
             pacer: Pacer::default(),
             in_flight: 0,
             reorder: REORDER_MIN,
@@ -124,7 +124,7 @@ impl Flow {
         if progress.late > 0 {
             self.reorder = (self.reorder * 2).min(REORDER_MAX);
         }
-        self.congestion.on_ack(now, progress, self.smoothed());
+        self.congestion.on_ack(now, progress, self.smoothed(), self.round_trip.variation());
     }
 
     /// So many packets count as lost without an ack that says so.

@@ -40,6 +40,11 @@ impl RoundTrip {
         self.smoothed
     }
 
+    /// By how much it varies, in ns.
+    pub fn variation(&self) -> u64 {
+        self.variation
+    }
+
     /// How long to wait for an answer before sending again: about two round trips, more where they vary.
     #[inline]
     pub fn timeout(&self, initial: u64, floor: u64) -> u64 {

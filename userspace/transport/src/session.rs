@@ -62,7 +62,7 @@ impl Session {
             signer: Signer::default(),
             heard_at: now,
             answers: RoundTrip::default(),
-            flow: Flow::new(config.queue_ns, now),
+            flow: Flow::new(config.queue_ns, config.most_in_flight, now),
             flow_timer: None,
             reassembling: 0,
             timer,
