@@ -598,7 +598,7 @@ impl Transport {
 
 impl Flight {
     /// How long to wait before sending again.
-    fn patience(&self, session: &Session, config: &Config) -> u64 {
+    fn patience(&mut self, session: &Session, config: &Config) -> u64 {
         match self.window.fragments() {
             1 => session.answer_timeout(config),
             _ if self.window.is_behind() => session.flow.tolerance().ns,

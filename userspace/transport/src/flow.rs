@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 const REORDER_MIN: u32 = 3;
 const REORDER_MAX: u32 = 64;
 /// The shortest time to wait for a packet that others have overtaken, in ns.
-const REORDER_NS: u64 = 20_000;
+const REORDER_NS: u64 = 50_000;
 /// Assumed before anything was measured, in ns.
 const UNKNOWN_NS: u64 = 1_000_000;
 

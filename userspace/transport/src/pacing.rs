@@ -7,7 +7,8 @@ pub(crate) struct Pacer {
     next_at: u64,
 }
 
-/// Distances that may be caught up on: timers go off late, and packets in bunches cost less.
+/// Distances that may be caught up on, where half a window is not more: timers go off late, processes wait for cores, and
+/// packets in bunches cost less.
 const BUNCH: u64 = 8;
 
 impl Pacer {
@@ -29,7 +30,8 @@ impl Pacer {
 
 /// How far packets may be ahead of their time. A window of less than a bunch is not sent in one.
 fn ahead(distance: u64, window: f64) -> u64 {
-    BUNCH.min(window as u64).saturating_sub(1) * distance
+    let window = window as u64;
+    BUNCH.min(window).max(window / 2).saturating_sub(1) * distance
 }
 
 #[cfg(test)]
@@ -41,9 +43,9 @@ mod tests {
         let mut pacer = Pacer::default();
         let (mut now, mut sent) = (1_000, 0);
         while now < 101_000 {
-            match pacer.admits(now, 100, 32.0) {
+            match pacer.admits(now, 100, 16.0) {
                 Ok(()) => {
-                    pacer.charge(now, 100, 32.0);
+                    pacer.charge(now, 100, 16.0);
                     sent += 1;
                 }
                 Err(at) => {
@@ -54,8 +56,8 @@ mod tests {
         }
         assert_eq!(sent, 1_000 + 7);
         let bunch = (0..100).take_while(|_| {
-            let admitted = pacer.admits(now + 1_000_000, 100, 32.0).is_ok();
-            pacer.charge(now + 1_000_000, 100, 32.0);
+            let admitted = pacer.admits(now + 1_000_000, 100, 16.0).is_ok();
+            pacer.charge(now + 1_000_000, 100, 16.0);
             admitted
         });
         assert_eq!(bunch.count(), 8);

@@ -249,8 +249,19 @@ impl Scoreboard {
     }
 
     /// Whether something under way has been overtaken by what has arrived, so that it is late or lost.
-    pub fn is_behind(&self) -> bool {
-        self.top > self.base && self.outstanding > 0
+    pub fn is_behind(&mut self) -> bool {
+        let newest = self.newest.order;
+        (self.base / 64..self.top.div_ceil(64)).any(|word| {
+            let mut open = self.under_way(word);
+            while open != 0 {
+                let index = word * 64 + open.trailing_zeros();
+                if self.sent[index as usize & (self.sent.len() - 1)].order < newest {
+                    return true;
+                }
+                open &= open - 1;
+            }
+            false
+        })
     }
 
     /// Time has passed since the last ack: whatever was overtaken counts as lost. Returns how many.
@@ -350,6 +361,7 @@ mod tests {
     fn three_later_arrivals_tell_a_loss_and_two_do_not() {
         let mut board = sent(10);
         assert_eq!(tell(&mut board, &[0, 2, 3], 500, PATIENT).lost, 0);
+        assert!(board.is_behind());
         assert_eq!(board.due(10), None);
         let progress = tell(&mut board, &[0, 2, 3, 4], 510, PATIENT);
         assert_eq!((progress.lost, progress.arrived, board.due(10)), (1, 1, Some(1)));
@@ -360,7 +372,11 @@ mod tests {
             0,
             "1 was sent after all of them"
         );
-        assert_eq!((board.outstanding(), board.is_behind()), (1, true));
+        assert_eq!(
+            (board.outstanding(), board.is_behind()),
+            (1, false),
+            "sent again after all that has arrived"
+        );
         assert_eq!((board.expire(), board.due(10)), (0, None), "nothing sent after it has arrived");
         assert_eq!((board.give_up(), board.due(10)), (1, Some(1)));
     }

@@ -134,8 +134,8 @@ impl Window {
     }
 
     /// Whether something under way has been overtaken by what has arrived.
-    pub fn is_behind(&self) -> bool {
-        self.board.as_ref().is_some_and(|board| board.is_behind())
+    pub fn is_behind(&mut self) -> bool {
+        self.board.as_mut().is_some_and(|board| board.is_behind())
     }
 
     /// Nothing new was heard for as long as was to be waited. What was overtaken by then counts as lost; where nothing
