@@ -14,7 +14,7 @@ pub struct Options {
 }
 
 /// Worlds that a run of all tests lives through.
-pub const SEEDS_IN_TESTS: &str = "2000";
+pub const SEEDS_IN_TESTS: &str = "8000";
 
 /// Builds the simulator, as quick as a release and with every assertion, and runs it; returns only where that fails.
 ///

@@ -6,7 +6,7 @@ use crate::connect::Handshake;
 use crate::credit::Room;
 use crate::event::*;
 use crate::extension::{Order, message_len, order_len};
-use crate::flow::Admission;
+use crate::flow::{Admission, excuse_wait};
 use crate::outbox::Ready;
 use crate::reassembly::{Assembly, Shape};
 use crate::sack::{ACK_MAX, Ack, AckBody, AckHead};
@@ -171,7 +171,16 @@ impl Transport {
         self.give_up(now, call.0);
     }
 
-    /// Ends a call without its server's word.
+    /// Ends a call that was answered. The peer's engine may have done so before the call's turn came.
+    #[inline]
+    fn end_answered(&mut self, now: u64, key: u64, verdict: Verdict) {
+        match verdict {
+            Verdict::Peer { by_engine: true } => self.give_up(now, key),
+            _ => self.end_call(now, key),
+        }
+    }
+
+    /// Ends a call without its application's word.
     fn give_up(&mut self, now: u64, key: u64) {
         let ordered =
             self.calls.get_mut(key).filter(|call| call.spec.ordered).and_then(|call| call.session());
@@ -316,7 +325,7 @@ impl Transport {
         let verdict = Verdict::Peer { by_engine: header.flags & FLAG_ENGINE != 0 };
         let metadata = header.flags & FLAG_METADATA != 0;
         sink(Event::Response { token, status, layout: header.layout, flat, metadata, body, verdict });
-        self.end_call(now, key);
+        self.end_answered(now, key, verdict);
         Ok(())
     }
 
@@ -378,7 +387,7 @@ impl Transport {
         if acknowledged {
             self.outbox.push_stateless(Ready::Finished(header.session, header.call, ack));
         }
-        self.end_call(now, key);
+        self.end_answered(now, key, verdict);
         Ok(())
     }
 
@@ -468,8 +477,7 @@ impl Transport {
             && flight.parked
             && !flight.window.is_under_way()
         {
-            // It waits for the network: nothing can be heard about it in particular.
-            flight.heard_at = flight.heard_at.max(session.heard_at);
+            flight.heard_at = excuse_wait(flight.heard_at, flight.interval, session.heard_at);
         }
         // An unreliable call's timer goes off when it has waited for long enough.
         let heard_at = call.flight.as_ref().map_or(0, |flight| flight.heard_at);

@@ -184,6 +184,14 @@ impl Flow {
     }
 }
 
+/// When a message was last heard about, once it has waited for the network for another `interval` with nothing under way:
+/// nothing can be heard about it in particular, so that this time does not count as silence where its peer was heard
+/// instead. The time for which something of it is under way does: that ends a message about which a peer is silent
+/// that answers others.
+pub(crate) fn excuse_wait(heard_at: u64, interval: u64, peer_heard_at: u64) -> u64 {
+    heard_at.saturating_add(interval).min(peer_heard_at).max(heard_at)
+}
+
 impl Transport {
     /// Something of a session's flow was held back: wakes it up where no ack will.
     pub(crate) fn wait_for_flow(&mut self, index: u32, held_back: Admission) {

@@ -124,7 +124,7 @@ impl Transport {
         }
     }
 
-    /// A call has ended at this client without its server's word: whoever waits behind it is let go on.
+    /// A call has ended at this client without its application's word: whoever waits behind it is let go on.
     pub(crate) fn skip_in_order(&mut self, index: u32) {
         let Some(client) = self.table.get_mut(index).and_then(Session::client) else { return };
         let Some(key) = client.first_ordered() else { return };

@@ -4,7 +4,7 @@ use crate::client::BUNCH;
 use crate::connect::UNRELIABLE_FRAGMENTS;
 use crate::event::*;
 use crate::extension::{checksum_len, message_len};
-use crate::flow::Admission;
+use crate::flow::{Admission, excuse_wait};
 use crate::outbox::Ready;
 use crate::sack::{Ack, AckBody, AckHead};
 use crate::server::{Slot, State, slot_of};
@@ -144,12 +144,12 @@ impl Transport {
         }
     }
 
-    /// Answers a call with a status of our own.
-    pub(crate) fn refuse(&mut self, now: u64, call: IncomingCall, status: Code) {
-        let copy_body = &mut |_: &mut [u8]| {};
-        let (flat, metadata) = (&[][..], false);
+    /// Answers a call with a status of our own, and a sentence short enough for one packet.
+    pub(crate) fn refuse(&mut self, now: u64, call: IncomingCall, status: Code, why: &str) {
+        let copy_body = &mut |body: &mut [u8]| body.copy_from_slice(why.as_bytes());
+        let (flat, metadata, body_len) = (&[][..], false, why.len() as u32);
         let reply =
-            Reply { status, by_engine: true, layout: 0, flat, metadata, body_len: 0, token: 0, copy_body };
+            Reply { status, by_engine: true, layout: 0, flat, metadata, body_len, token: 0, copy_body };
         self.respond(now, call, reply);
     }
 
@@ -308,7 +308,12 @@ impl Transport {
             _ => return,
         };
         if now.saturating_sub(heard_at) >= dead_ns {
+            let call = IncomingCall { session: index, call: state.call };
+            let told = state.state == State::Assembling && state.spec.is_reliable();
             self.retire_slot(index, slot);
+            if told {
+                self.give_up_request(now, call);
+            }
             return self.unpark(now, index);
         }
         let Some(timer) = state.timer else { return };
@@ -316,8 +321,7 @@ impl Transport {
             return self.timers.set(timer, heard_at.saturating_add(dead_ns));
         };
         if state.parked && !reply.window.is_under_way() {
-            // It waits for the network: nothing can be heard about it in particular.
-            reply.heard_at = heard_at.max(*peer_heard_at);
+            reply.heard_at = excuse_wait(heard_at, reply.interval, *peer_heard_at);
         } else {
             if reply.window.overdue(now, flow, &mut reply.probed) {
                 path.lost(now, HEADER_LEN + reply.window.longest());

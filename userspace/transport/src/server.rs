@@ -250,10 +250,20 @@ impl Transport {
             Err(_) => {
                 slot.state = State::Running;
                 let call = IncomingCall { session: header.session, call: header.call };
-                self.refuse(now, call, Code::ResourceExhausted);
+                let why = "the server has no room to reassemble so long a request";
+                self.refuse(now, call, Code::ResourceExhausted, why);
                 Err(Reason::ReassemblyLimit)
             }
         }
+    }
+
+    /// The rest of a request, of which nothing is held any more, has not come. Its client may have been kept from sending it
+    /// by the network rather than have gone: it is told, so that it does not send to no end what will never be whole.
+    pub(crate) fn give_up_request(&mut self, now: u64, call: IncomingCall) {
+        let server = self.table.get_mut(call.session).and_then(Session::server);
+        let Some(slot) = server.and_then(|server| server.find(call.call)) else { return };
+        slot.state = State::Running;
+        self.refuse(now, call, Code::Unavailable, "the rest of the request did not arrive at the server");
     }
 
     /// A fragment of a request that waits for room: its client has to wait too.

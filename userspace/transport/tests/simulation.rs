@@ -17,6 +17,15 @@ fn every_call_ends_once_with_the_right_bytes_and_nothing_leaks() {
     assert!(rare.iter().all(|count| *count > 0), "{counted:?}");
 }
 
+/// Worlds in which an ordered call never ended, so that all behind it waited for good: their servers gave up assembling a
+/// request that the network let through too slowly, and said nothing.
+#[test]
+fn worlds_that_were_wrong_once_stay_right() {
+    for seed in [3125, 6170] {
+        one(seed, &Settings::default(), 0).unwrap_or_else(|failure| panic!("seed {seed}: {}", failure.what));
+    }
+}
+
 #[test]
 fn a_seed_is_a_world() {
     let live = |seed| {

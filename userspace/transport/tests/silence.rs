@@ -1,0 +1,80 @@
+//! Calls about which a peer says nothing, though it is alive: they end, and keep nobody behind them waiting.
+
+use tollfree_simulator::{MS, Network, World};
+use tollfree_transport::{Config, Verdict};
+use tollfree_wire::spec::{Class, MethodSpec};
+use tollfree_wire::{Code, Kind};
+
+const FOREVER: u64 = u64::MAX;
+const DEAD: u64 = 3_000 * MS;
+const ORDERED: MethodSpec = MethodSpec { class: Class::Reliable, ordered: true, ..MethodSpec::UNRELIABLE };
+
+fn config() -> Config {
+    Config { idle_ms: 20_000, dead_ns: DEAD, ..Config::default() }
+}
+
+/// A world in which a session is up.
+fn connected(config: Config, spec: Option<MethodSpec>) -> World {
+    let mut world = World::new(1, 2, Network::default(), config);
+    if let Some(spec) = spec {
+        world.carry(spec);
+    }
+    let uid = world.call(0, 1, 10, 10, FOREVER);
+    world.run_for(10 * MS);
+    assert_eq!(world.status(uid), Some(Code::Ok));
+    world
+}
+
+/// Later fragments of requests are lost from now on.
+fn lose_later_fragments(world: &mut World) {
+    world.filter = Box::new(|_, packet| packet.kind != Kind::Request || packet.header.fragment < 5);
+}
+
+#[test]
+fn a_request_that_the_server_gives_up_ends_by_its_word() {
+    let mut world = connected(config(), None);
+    lose_later_fragments(&mut world);
+    let uid = world.call(0, 1, 100_000, 10, FOREVER);
+    world.run_for(DEAD + 10 * MS);
+    let ended = &world.ended[&uid];
+    assert_eq!((ended.status, ended.verdict), (Code::Unavailable, Verdict::Peer { by_engine: true }));
+    assert!(!world.ran.contains(&uid));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_call_of_which_nothing_is_heard_ends_although_others_are_answered() {
+    let mut world = connected(config(), None);
+    let silent = world.call(0, 1, 100_000, 10, FOREVER);
+    let first = 2 << 8; // the second call in the session's first slot
+    world.filter = Box::new(move |from, packet| from == 0 || packet.header.call != first);
+    for _ in 0..100 {
+        let uid = world.call(0, 1, 64, 64, FOREVER);
+        world.run_for(100 * MS);
+        assert_eq!(world.status(uid), Some(Code::Ok));
+    }
+    assert_eq!(world.status(silent), Some(Code::Unavailable));
+    assert!(world.ended[&silent].at < 3 * DEAD, "{} ms", world.ended[&silent].at / MS);
+}
+
+#[test]
+fn an_ordered_call_that_its_server_gives_up_lets_the_next_go_on() {
+    let mut world = connected(config(), Some(ORDERED));
+    lose_later_fragments(&mut world);
+    let lost = world.call(0, 1, 100_000, 10, FOREVER);
+    let next = world.call(0, 1, 64, 64, FOREVER);
+    world.run_for(DEAD - 100 * MS);
+    assert_eq!((world.status(lost), world.status(next)), (None, None));
+    world.run_for(110 * MS);
+    assert_eq!((world.status(lost), world.status(next)), (Some(Code::Unavailable), Some(Code::Ok)));
+}
+
+#[test]
+fn an_ordered_call_that_is_refused_before_its_turn_lets_the_next_go_on() {
+    let mut world = connected(Config { reassembly_bytes: 100_000, ..config() }, Some(ORDERED));
+    let refused = world.call(0, 1, 60_000, 10, FOREVER);
+    let next = world.call(0, 1, 64, 64, FOREVER);
+    world.run_for(5 * MS);
+    assert_eq!(world.status(refused), Some(Code::ResourceExhausted));
+    assert_eq!(world.status(next), Some(Code::Ok));
+}
