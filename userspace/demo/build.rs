@@ -1,5 +1,5 @@
-//! Stubs from the schema. The first line is all that a service's build script needs; the rest is for the tests, which also
-//! call as clients of another release do.
+//! Stubs from the schema. The first line is all that a service's build script needs; the rest is for the example and
+//! for the tests, which also call as clients of another release do.
 
 use std::path::Path;
 use tollfree_schema::build::{Builder, compile};
@@ -12,6 +12,9 @@ fn main() -> Result<(), tollfree_schema::Error> {
         let schema = format!("tests/schemas/{release}/hash.proto");
         Builder::new().out_dir(Path::new(&out).join(release)).compile(&[schema])?;
     }
-    Builder::new().out_dir(Path::new(&out).join("kv")).compile(&["../../schemas/kv.proto"])?;
+    for schema in ["kv", "feed"] {
+        let file = format!("../../schemas/{schema}.proto");
+        Builder::new().out_dir(Path::new(&out).join(schema)).compile(&[file])?;
+    }
     Ok(())
 }
