@@ -431,7 +431,6 @@ cache():
     key.resize(16, 0);
     assert_eq!(changes, [(0, key, Some(world.response.clone()))]);
     assert!(!world.state.has_changes());
-
     assert_eq!(world.verdict(), Verdict::Answer);
     let answer = world.state.answer().unwrap();
     assert_eq!((answer.layout, answer.flat), (world.method.response.fingerprint, &world.response[..]));
@@ -441,6 +440,33 @@ cache():
     });
     assert_eq!(before, Verdict::Send, "what XDP has sent on is not judged by the same element again");
     assert_eq!(world.state.answer(), None);
+}
+
+#[test]
+fn a_cell_is_written_through_by_its_key_whatever_was_looked_up_before() {
+    let text = "
+shed() for Get
+state:
+    limit: u64 = 100
+    seen: table(string(15) -> u64)
+shed():
+    request:
+        match size > get(limit):
+            true => reject(PERMISSION_DENIED)
+            false => send(rpc)
+    response:
+        add(seen, get(request, 'key'), 1)
+        add(limit, 5)
+";
+    let compiled = compiled(text, Side::Server, true);
+    assert_eq!((compiled.in_xdp, compiled.shared.as_slice()), (1, &[0][..]));
+    let mut world = World::of(compiled.program, "Get");
+    world.key("tea").answered(Code::Ok, 1, None);
+    let mut changes = Vec::new();
+    world.state.take_changes(|change| changes.push(format!("{change:?}")));
+    let value = 105u64.to_le_bytes();
+    let expected = Change::Entry { table: 0, key: &[0; 4], value: Some(&value) };
+    assert_eq!(changes, [format!("{expected:?}")]);
 }
 
 #[test]

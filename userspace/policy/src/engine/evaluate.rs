@@ -322,6 +322,8 @@ impl Machine<'_> {
             }
             rest = behind;
         }
+        // A cell's key, which nothing has written.
+        rest.fill(0);
         Some((table.key_size, table.value))
     }
 
