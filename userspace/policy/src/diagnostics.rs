@@ -55,6 +55,7 @@ impl Diagnostics {
         let config = Config::default().with_color(color).with_char_set(CharSet::Ascii);
         let config = config.with_index_type(IndexType::Byte).with_tab_width(4);
         let name = self.name.as_str();
+        let source = ariadne::Source::from(self.text.as_str());
         for diagnostic in &self.list {
             let mut report = Report::build(ReportKind::Error, (name, diagnostic.span.clone()))
                 .with_config(config)
@@ -67,7 +68,7 @@ impl Diagnostics {
                 report = report.with_help(help);
             }
             // Writing to memory cannot fail; what a failure would leave out is still in the list.
-            let _ = report.finish().write((name, ariadne::Source::from(self.text.as_str())), &mut out);
+            let _ = report.finish().write((name, &source), &mut out);
         }
         let text = String::from_utf8_lossy(&out);
         text.lines().map(|line| format!("{}\n", line.trim_end())).collect()

@@ -187,6 +187,25 @@ fn depth_has_a_limit() {
     }
 }
 
+/// Where one of these takes long, something is compared with everything before it.
+#[test]
+fn long_texts_take_no_longer_per_line() {
+    const LINES: usize = 5_000;
+    let lines = |line: fn(usize) -> String| (0..LINES).map(line).collect::<String>();
+    let arms = |subject: &str, arms: String| {
+        format!("a()\na():\n    match {subject}:\n{arms}        _ => send(rpc)\n")
+    };
+    answers(&arms("get(rpc, 'user')", lines(|n| format!("        'user {n}' => drop()\n"))));
+    answers(&arms("get(rpc, 'user')", lines(|n| format!("        'u{n}' if size > {n} => drop()\n"))));
+    answers(&arms("get(names, get(rpc, 'user'))", lines(|n| format!("        NAME{n} => drop()\n"))));
+    answers(&arms("get(rpc, 'user')", lines(|_| "        'user' => drop()\n".into())));
+    answers(&format!("a()\na():\n{}", lines(|n| format!("    x{n} = get(t, 'k{n}')\n"))));
+    answers(&format!("a()\na():\n{}", lines(|n| format!("    x{n} = get(rpc, 'no{n}')\n"))));
+    answers(&lines(|n| format!("a{n}() -> b()\n")));
+    answers(&format!("a0()\n{}", lines(|n| format!("a{n}():\n    set(t{n}, 1)\n"))));
+    answers(&lines(|_| "$ é\n".into()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

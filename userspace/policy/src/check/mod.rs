@@ -5,6 +5,7 @@ mod chains;
 mod changes;
 mod constants;
 mod coverage;
+mod declared;
 mod effects;
 mod exits;
 mod expressions;
@@ -22,6 +23,7 @@ mod state;
 mod statements;
 mod tables;
 mod transport;
+mod uses;
 mod walk;
 
 pub(crate) use chains::{Target, sides};
@@ -34,7 +36,6 @@ use crate::table::KeyType;
 use chains::BUILTIN;
 use fields::Message;
 use frame::Frame;
-use infer::{Uses, Walker};
 use kind::{Kind, Names};
 use methods::Methods;
 use std::collections::{HashMap, HashSet};
@@ -42,6 +43,7 @@ use std::sync::Arc;
 use tables::Table;
 use tollfree_schema::Manifest;
 use tollfree_wire::Code;
+use uses::{Uses, Walker};
 
 /// A policy without mistakes.
 pub(crate) struct Checked {
