@@ -183,3 +183,19 @@ fn the_engine_is_told_which_policy_has_judged() {
     assert_eq!(judge.run(&to("Get")).generation, 77);
     assert_eq!(judge.run(&to("Calc")).generation, 0, "the chain is not for it: there is no rest");
 }
+
+#[test]
+fn variables_keep_what_was_read() {
+    let text = "f()\nf():\n    user = get(rpc, 'user')\n    n = get(rpc, 'out')\n    set(rpc, 'user', 'somebody else')\n\
+                \x20   set(rpc, 'out', n + 1)\n    match user:\n        'alice' if n == 7 => send(rpc)\n        NONE => reject(NOT_FOUND)\n\
+                \x20       _ => drop()\n";
+    let Some(mut judge) = Judge::new(text) else { return };
+    let call = Call { numbers: &[("out", 7)], ..user(&[("user", "alice")]) };
+    let ran = judge.run(&call);
+    assert_eq!(ran.verdict, Verdict::Send);
+    assert_eq!(&ran.flat[..14], b"\x0dsomebody else");
+    assert_eq!(judge.number(&call, "out"), 8);
+    assert_eq!(judge.run(&user(&[("user", "bob")])).verdict, DROPPED);
+    let absent = Verdict::Reject(Code::NotFound, Reason::PolicyReject);
+    assert_eq!(judge.run(&to("Calc")).verdict, absent, "a method without the field");
+}
