@@ -6,6 +6,7 @@
 //! follows from it. Maps are BTF maps throughout, so that libbpf opens the object as well as aya does.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod answer;
 mod count;

@@ -19,10 +19,10 @@ pub fn header_at(ctx: &XdpContext, offset: u32) -> Option<Header> {
     if offset > HEADER_OFFSET_MAX {
         return None;
     }
+    let offset = bounded(offset);
     let start = ctx.data() as *const u8;
     // SAFETY: as in `cursor`; an offset past the end leaves nothing that the cursor would read.
-    let mut cursor =
-        unsafe { Cursor::from_raw(start.wrapping_add(offset as usize), ctx.data_end() as *const u8) };
+    let mut cursor = unsafe { Cursor::from_raw(start.wrapping_add(offset), ctx.data_end() as *const u8) };
     cursor.read().ok()
 }
 
@@ -32,7 +32,18 @@ pub fn header_place(ctx: &XdpContext, offset: u32) -> Option<*mut Header> {
     if offset > HEADER_OFFSET_MAX {
         return None;
     }
-    place(ctx, offset as usize)
+    place(ctx, bounded(offset))
+}
+
+/// The offset, which has been compared with [`HEADER_OFFSET_MAX`], once more bounded by an instruction that LLVM cannot
+/// take for superfluous: kernels before 6.5 forget what a comparison has shown of a value that was on the stack meanwhile.
+#[inline(always)]
+fn bounded(offset: u32) -> usize {
+    const _: () = assert!(HEADER_OFFSET_MAX <= 0x7f);
+    let mut offset = offset as usize;
+    // SAFETY: changes a register of its own.
+    unsafe { core::arch::asm!("{0} &= 0x7f", inout(reg) offset, options(pure, nomem, nostack)) };
+    offset
 }
 
 /// A place in the frame of `size_of::<T>()` bytes that can be read and written.

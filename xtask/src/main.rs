@@ -13,6 +13,7 @@ mod setup;
 mod sim;
 mod test;
 mod test_output;
+mod test_vm;
 mod toolchain;
 
 use anyhow::Result;
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Options),
     /// Format, lints, documentation and every test that can run here
     Test,
+    /// The programs and the standard library's policies before the verifier of Debian's 6.1, in QEMU
+    TestVm,
     /// A call next to a bare AF_XDP ping-pong, interleaved
     Perf(perf::Options),
     /// Simulated worlds of hosts and bad networks, in which the transport must be right
@@ -62,6 +65,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::BuildEbpf => build_ebpf::run()?,
         Command::Demo(options) => demo::run(&options)?,
         Command::Test => return test::run(),
+        Command::TestVm => return test_vm::run(),
         Command::Perf(options) => perf::run(&options)?,
         Command::Sim(options) => sim::run(&options)?,
         Command::Clean(options) => clean::run(&options)?,

@@ -1,6 +1,6 @@
 //! `cargo xtask perf`: a call's latency next to that of a bare AF_XDP ping-pong, in one interleaved run; and `cargo xtask perf
-//! goodput`: what large messages reach over a bad cable, next to TCP; and `cargo xtask perf policies`: what each policy of the
-//! standard library costs a call.
+//! goodput`: what large messages reach over a bad cable, next to TCP; `cargo xtask perf policies`: what each policy of the
+//! standard library costs a call; and `cargo xtask perf swap`: how soon a policy has effect.
 
 use crate::{
     build_ebpf,
@@ -37,6 +37,13 @@ enum What {
         #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
         output: String,
     },
+    /// Policies swapped under traffic: from text to effect, calls lost, calls judged by neither; options as `tollfree-demo
+    /// swap --help` says
+    #[command(disable_help_flag = true)]
+    Swap {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 /// Builds both sides of the comparison and runs it; returns only where that fails.
@@ -57,8 +64,12 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut perf = prepare(false)?;
     execute(cargo().args(["build", "--release", "-p", "tollfree-nic", "--examples"]))?;
-    if let Some(What::Goodput { arguments }) = &options.what {
-        return Err(become_command(perf.arg("goodput").args(arguments)));
+    match &options.what {
+        Some(What::Goodput { arguments }) => {
+            return Err(become_command(perf.arg("goodput").args(arguments)));
+        }
+        Some(What::Swap { arguments }) => return Err(become_command(perf.arg("swap").args(arguments))),
+        Some(What::Policies { .. }) | None => {}
     }
     perf.arg("perf").arg("--rounds").arg(options.rounds.to_string());
     if options.unpinned {

@@ -344,11 +344,11 @@ pub enum Program {
         /// The compiled XDP programs; searched for when absent
         #[arg(long, env = "TOLLFREE_OBJECT", hide_env = true, value_name = "FILE")]
         object: Option<PathBuf>,
-        /// Also compile and verify this policy
-        #[arg(long, value_name = "FILE", requires = "schema")]
-        policy: Option<PathBuf>,
-        /// The policy's schema
-        #[arg(short, long, value_name = "FILE", requires = "policy")]
+        /// Also compile and verify this policy; may be repeated
+        #[arg(long = "policy", value_name = "FILE", requires = "schema")]
+        policies: Vec<PathBuf>,
+        /// The policies' schema
+        #[arg(short, long, value_name = "FILE", requires = "policies")]
         schema: Option<PathBuf>,
         #[command(flatten)]
         output: Output,

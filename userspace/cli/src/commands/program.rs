@@ -12,23 +12,25 @@ use tollfree_policy::Options;
 
 /// Runs the command.
 pub fn run(command: args::Program) -> Result<()> {
-    let args::Program::Verify { object, policy, schema, output } = command;
-    verify(object.as_deref(), policy.zip(schema), output)
+    let args::Program::Verify { object, policies, schema, output } = command;
+    verify(object.as_deref(), policies, schema, output)
 }
 
-fn verify(object: Option<&Path>, policy: Option<(PathBuf, PathBuf)>, output: Output) -> Result<()> {
+fn verify(
+    object: Option<&Path>,
+    policies: Vec<PathBuf>,
+    schema: Option<PathBuf>,
+    output: Output,
+) -> Result<()> {
     let path = paths::object(object)?;
-    let policy = match policy {
-        Some((file, schema)) => {
-            let policy = input::Policy::read(&args::PolicyInput { file, schema, includes: Vec::new() })?;
-            let compiled = policy.compile_or_show(Options::default(), output)?;
-            compiled.object.map(|object| (policy.name, object))
-        }
-        None => None,
-    };
-    privilege::require("loading programs", privilege::ATTACH)?;
     let mut objects = vec![(path.display().to_string(), std::fs::read(&path)?)];
-    objects.extend(policy);
+    for (file, schema) in policies.into_iter().zip(std::iter::repeat(schema).map_while(|schema| schema)) {
+        let policy = input::Policy::read(&args::PolicyInput { file, schema, includes: Vec::new() })?;
+        for compiled in policy.compile_sides(None, Options::default(), output)? {
+            objects.extend(compiled.object.map(|object| (policy.name.clone(), object)));
+        }
+    }
+    privilege::require("loading programs", privilege::ATTACH)?;
     let reports = tollfree_loader::verify(&objects);
     let verified = Verified { ok: reports.iter().all(|report| report.ok), programs: reports };
     output.print(&verified)?;
@@ -55,7 +57,10 @@ impl Show for Verified {
             &columns,
             self.programs.iter().map(|report| {
                 vec![
-                    if report.name.is_empty() { report.object.clone() } else { report.name.clone() },
+                    match report.name.strip_prefix("tf_policy") {
+                        None if !report.name.is_empty() => report.name.clone(),
+                        part => format!("{}{}", report.object, part.unwrap_or_default()),
+                    },
                     report.loader.to_owned(),
                     report.instructions.to_string(),
                     report.verified.to_string(),

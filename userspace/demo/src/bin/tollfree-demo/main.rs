@@ -4,6 +4,7 @@
 mod goodput;
 mod perf;
 mod show;
+mod swap;
 mod tables;
 
 use anyhow::Result;
@@ -26,6 +27,8 @@ enum Command {
     Perf(perf::Options),
     /// Large messages over a cable that loses some, next to TCP's, interleaved
     Goodput(goodput::Options),
+    /// Policies swapped under traffic: how long a text takes to its effect, and what becomes of calls meanwhile
+    Swap(swap::Options),
     /// Remove what a killed demo, test or measurement left behind
     Clean,
 }
@@ -46,6 +49,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(options) => show::run(&options),
         Command::Perf(options) => perf::run(&options),
         Command::Goodput(options) => goodput::run(&options),
+        Command::Swap(options) => swap::run(&options),
         Command::Clean => {
             let swept = leftovers::sweep(&leftovers::Lock::take()?)?;
             for what in &swept {
