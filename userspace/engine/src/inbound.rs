@@ -71,10 +71,11 @@ impl<D: Driver> Core<D> {
         }
         let known = self.check_flat(id, request)?;
         let (stream, last, bare, body) = self.stream_head(id, request)?;
-        if metadata {
-            Metadata::split(body).map_err(|malformed| (Code::InvalidArgument, malformed.to_string()))?;
-        }
         let flags = Flags { metadata, last, bare };
+        let metadata = match metadata {
+            true => Metadata::split(body).map_err(|bad| (Code::InvalidArgument, bad.to_string()))?.0,
+            false => Metadata::default(),
+        };
         let arrival = self.server_gate.arrival(judged);
         let mut copy = [0; FLAT_MAX];
         let copy = &mut copy[..flat.len()];
@@ -87,6 +88,7 @@ impl<D: Driver> Core<D> {
             body_len: body.len() as u32,
             deadline_ns,
             session: Some(session),
+            metadata,
         };
         let passed = self.judge(now, arrival, asked)?;
         let Passed { judged, delay_ns, deadline_ns: ends_ns } = passed;

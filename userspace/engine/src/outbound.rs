@@ -18,8 +18,8 @@ use tollfree_policy::Start;
 use tollfree_ring::{AppOp, Flags, Submission, VerdictAt};
 use tollfree_schema::BindRequest;
 use tollfree_transport::{NewCall, Transport};
-use tollfree_wire::Code;
 use tollfree_wire::header::{FLAT_MAX, METHOD_CONTROL, NO_DEADLINE};
+use tollfree_wire::{Code, Metadata};
 
 /// Time that the engine gives a peer to say whether it reads a layout, in ns.
 const BIND_DEADLINE_NS: u64 = 5_000_000_000;
@@ -108,6 +108,7 @@ impl<D: Driver> Core<D> {
             body_len: body.len,
             deadline_ns,
             session: None,
+            metadata: Metadata::default(),
         };
         let Passed { judged, delay_ns, deadline_ns } = match self.judge(now, self.leaving(), asked) {
             Ok(passed) => passed,
@@ -283,7 +284,16 @@ impl<D: Driver> Core<D> {
         let arrival = self.server_gate.in_force();
         let arrival = arrival.map_or(Arrival::Free, |key| Arrival::Judge(key, Start::Chain));
         let body_len = body.len;
-        let asked = Asked { side: Side::Server, method, layout, flat, body_len, deadline_ns, session: None };
+        let asked = Asked {
+            side: Side::Server,
+            method,
+            layout,
+            flat,
+            body_len,
+            deadline_ns,
+            session: None,
+            metadata: Metadata::default(),
+        };
         let Passed { judged, delay_ns, deadline_ns } = match self.judge(now, arrival, asked) {
             Ok(passed) => passed,
             Err(ended) => {

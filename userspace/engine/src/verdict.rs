@@ -10,7 +10,7 @@ use crate::gate::Arrival;
 use crate::identity::Peer;
 use tollfree_policy::{CallView, Outcome, ResponseView, Verdict};
 use tollfree_wire::header::FLAT_MAX;
-use tollfree_wire::{Code, Reason};
+use tollfree_wire::{Code, Metadata, Reason};
 
 /// A call to be judged.
 pub struct Asked<'a> {
@@ -24,6 +24,8 @@ pub struct Asked<'a> {
     pub deadline_ns: u64,
     /// What it came by; `None` for calls of this host's applications.
     pub session: Option<u32>,
+    /// What the caller says beside the message.
+    pub metadata: Metadata<'a>,
 }
 
 /// A call that goes on.
@@ -102,7 +104,7 @@ impl Back<'static> {
 impl<D: Driver> Core<D> {
     /// Judges a call. `Err` says how it ends here instead of going on.
     pub fn judge(&mut self, now: u64, arrival: Arrival, asked: Asked<'_>) -> Result<Passed, Ended> {
-        let Asked { side, method, layout, flat, body_len, deadline_ns, session } = asked;
+        let Asked { side, method, layout, flat, body_len, deadline_ns, session, metadata } = asked;
         let passed = Passed { judged: None, delay_ns: 0, deadline_ns };
         let size = (flat.len() as u32).saturating_add(body_len);
         let (key, start) = match arrival {
@@ -128,6 +130,10 @@ impl<D: Driver> Core<D> {
             Some(known) => (Some(&mut known.tracked), &known.peer),
             None => (None, &local),
         };
+        // Values of bytes are nothing that a policy compares with text.
+        let entries =
+            metadata.iter().filter_map(|(key, value)| Some((key, std::str::from_utf8(value).ok()?)));
+        let entries: Vec<(&str, &str)> = entries.collect(); // without metadata, no memory
         let mut call = CallView {
             method,
             layout,
@@ -138,7 +144,7 @@ impl<D: Driver> Core<D> {
             now_ns: now,
             session: tracked,
             peer: &peer.view(),
-            metadata: &[],
+            metadata: &entries,
             backends: &[],
             start,
         };

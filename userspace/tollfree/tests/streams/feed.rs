@@ -1,7 +1,5 @@
 //! A service with methods of all three streaming kinds, for tests.
 
-#![expect(missing_docs, reason = "the stubs are documented where they are generated for users")]
-
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
