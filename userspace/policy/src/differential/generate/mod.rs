@@ -275,8 +275,6 @@ impl Generator<'_> {
                         format!("set(rpc, '{name}', {value})")
                     }
                 };
-                let message = if self.in_response { "response" } else { "request" };
-                self.forget(&format!("{message} {name}"));
                 statement
             }
             2 => {
@@ -328,7 +326,7 @@ impl Generator<'_> {
         self.line(depth, &text);
     }
 
-    /// What stands for a field or table stands for it no longer.
+    /// What stands for a text in a table stands for it no longer; what stands for a field stays as it was.
     fn forget(&mut self, source: &str) {
         for variable in &mut self.variables {
             if variable.source.as_deref() == Some(source) {
