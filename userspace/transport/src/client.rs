@@ -345,15 +345,12 @@ impl Transport {
         }
         if call.response.is_none() {
             let shape = Shape::of(packet)?;
-            let opened = match self.pool.credit.has_waiting() {
-                true => Err(Room::Later),
-                false => self.pool.open(shape, &mut session.reassembling, now),
-            };
+            let opened = self.pool.begin(shape, session.peer.address, now);
             match (opened, call.flight.as_deref_mut()) {
                 (Ok(assembly), _) => call.response = Some(assembly),
                 // Its ack says that there is no room; another will when there is.
-                (Err(Room::Later | Room::LaterInSession), Some(flight)) => {
-                    self.pool.credit.wait(&mut flight.claim, shape, Ready::Call(key));
+                (Err(room @ (Room::Later | Room::LaterForHost)), Some(flight)) => {
+                    self.pool.credit.wait(&mut flight.claim, shape, room, Ready::Call(key));
                 }
                 (Err(_), _) => {
                     let why = "this host has no room to reassemble so long a response";
@@ -542,8 +539,8 @@ impl Transport {
         self.timers.clear(timer);
         self.calls.remove(key);
         let Place::Open { session, id } = place else { return };
-        if let (Some(assembly), Some(session)) = (response, self.table.get_mut(session)) {
-            self.pool.close(assembly, &mut session.reassembling);
+        if let Some(assembly) = response {
+            self.pool.close(assembly);
         }
         self.free_slot(now, session, id);
         self.unpark(now, session);

@@ -35,7 +35,7 @@ pub struct Config {
     pub most_in_flight: u32,
     /// How often a client asks after a call that the server said it works on. Default 250 ms.
     pub probe_ns: u64,
-    /// Bytes of messages under reassembly, over all sessions; one session gets at most half of it. Default 64 MiB.
+    /// Bytes of messages under reassembly, over all sessions; one peer's address gets at most half of it. Default 64 MiB.
     pub reassembly_bytes: usize,
     /// Most sessions as a server, at most [`tollfree_wire::session::SESSION_SLOTS`]. Default 3072: the rest is for the
     /// sessions this host opens itself.

@@ -3,16 +3,19 @@
 //! A sender may send [`crate::window::UNASKED`] packets of a message unasked, and from then on what the receiver's
 //! acks let it. The receiver lets it send only what it has reserved room for, whole messages at a time: so what is
 //! reserved never exceeds what there is, what was begun can be finished, and a message without room waits at its
-//! sender. Room that becomes free goes to who has waited longest.
+//! sender. Room that becomes free goes to who has waited longest. No host gets more than half of it, over all of its
+//! sessions and from whichever ports, and who waits for its own share does not keep others waiting.
 
 use crate::event::IncomingCall;
 use crate::outbox::Ready;
 use crate::reassembly::Shape;
 use crate::server::{State, slot_of};
-use crate::session::{End, Session};
+use crate::session::Session;
 use crate::timers::Owner;
 use crate::transport::Transport;
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use tollfree_wire::frame::Address;
 
 /// How long an assembled request waits, in ns, before it is offered to its service again.
 const POSTPONED_NS: u64 = 2_000_000;
@@ -22,8 +25,12 @@ const POSTPONED_NS: u64 = 2_000_000;
 pub(crate) struct Credit {
     limit: usize,
     reserved: usize,
+    /// Of that, what each host has; hosts that have none are not in it.
+    shares: HashMap<Address, usize>,
     /// Calls whose responses, and slots whose requests, wait for room. At most once each, which `Claim` sees to.
     waiting: VecDeque<Ready>,
+    /// One of them waits for more than its host's share.
+    short: bool,
     /// Room has become free since it was last given away.
     freed: bool,
 }
@@ -43,16 +50,17 @@ pub(crate) enum Room {
     Reserved,
     /// Not now: others have it.
     Later,
-    /// Not now: its own session has as much as one may have.
-    LaterInSession,
+    /// Not now: its host has as much as one may have.
+    LaterForHost,
     /// Not ever.
     Never,
 }
 
 impl Credit {
-    /// Room for `limit` bytes, of which one session gets at most half.
+    /// Room for `limit` bytes, of which one host gets at most half.
     pub fn new(limit: usize) -> Credit {
-        Credit { limit, reserved: 0, waiting: VecDeque::new(), freed: false }
+        let (shares, waiting) = (HashMap::new(), VecDeque::new());
+        Credit { limit, reserved: 0, shares, waiting, short: false, freed: false }
     }
 
     /// Bytes reserved now.
@@ -60,37 +68,44 @@ impl Credit {
         self.reserved
     }
 
-    /// Reserves room. `session` is what the message's session has reserved.
-    pub fn reserve(&mut self, bytes: usize, session: &mut usize) -> Room {
+    /// Reserves room for a message from a host.
+    pub fn reserve(&mut self, bytes: usize, from: Address) -> Room {
         if bytes > self.limit / 2 {
             return Room::Never;
         }
-        if *session + bytes > self.limit / 2 {
-            return Room::LaterInSession;
+        let share = self.shares.get(&from).copied().unwrap_or(0);
+        if share + bytes > self.limit / 2 {
+            return Room::LaterForHost;
         }
         if self.reserved + bytes > self.limit {
             return Room::Later;
         }
         self.reserved += bytes;
-        *session += bytes;
+        self.shares.insert(from, share + bytes);
         Room::Reserved
     }
 
     /// Gives room back.
-    pub fn free(&mut self, bytes: usize, session: &mut usize) {
+    pub fn free(&mut self, bytes: usize, from: Address) {
         self.reserved -= bytes;
-        *session -= bytes;
+        if let Entry::Occupied(mut share) = self.shares.entry(from) {
+            *share.get_mut() -= bytes;
+            if *share.get() == 0 {
+                share.remove();
+            }
+        }
         self.freed = true;
     }
 
-    /// Whether anybody waits. Who comes later does not get ahead.
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// Whether somebody waits for more than its host's share. Who comes later does not get ahead.
+    pub fn is_short(&self) -> bool {
+        self.short
     }
 
-    /// Puts a message into the queue.
-    pub fn wait(&mut self, claim: &mut Claim, shape: Shape, who: Ready) {
+    /// Puts a message into the queue, for which there was no `room`.
+    pub fn wait(&mut self, claim: &mut Claim, shape: Shape, room: Room, who: Ready) {
         claim.shape = Some(shape);
+        self.short |= room == Room::Later;
         if !std::mem::replace(&mut claim.queued, true) {
             self.waiting.push_back(who);
         }
@@ -99,11 +114,13 @@ impl Credit {
     /// Forgets a call made that is over.
     pub fn forget_call(&mut self, call: u64) {
         self.waiting.retain(|ready| !matches!(ready, Ready::Call(key) if *key == call));
+        self.freed = true; // others behind it may have room
     }
 
     /// Forgets the calls received on a session that is gone.
     pub fn forget(&mut self, session: u32) {
         self.waiting.retain(|ready| !matches!(ready, Ready::Slot(index, _) if *index == session));
+        self.freed = true;
     }
 }
 
@@ -113,6 +130,7 @@ impl Transport {
         if !std::mem::take(&mut self.pool.credit.freed) {
             return;
         }
+        self.pool.credit.short = false;
         let mut place = 0;
         while let Some(&who) = self.pool.credit.waiting.get(place) {
             let room = match who {
@@ -121,8 +139,11 @@ impl Transport {
                 _ => None,
             };
             match room {
-                Some(Room::Later) => return,
-                Some(Room::LaterInSession) => place += 1,
+                Some(Room::Later) => {
+                    self.pool.credit.short = true;
+                    return;
+                }
+                Some(Room::LaterForHost) => place += 1,
                 Some(Room::Reserved | Room::Never) | None => {
                     self.pool.credit.waiting.remove(place);
                 }
@@ -158,14 +179,14 @@ impl Transport {
 
     /// Opens a request that waits for room. `None`: it does not, any more.
     fn grant_request(&mut self, now: u64, index: u32, slot: u8) -> Option<Room> {
-        let Some(Session { reassembling, end: End::Server(server), .. }) = self.table.get_mut(index) else {
-            return None;
-        };
+        let session = self.table.get_mut(index)?;
+        let from = session.peer.address;
+        let server = session.server()?;
         let state = server.slots.get_mut(usize::from(slot))?;
         let shape = state.claim.shape.filter(|_| state.state == State::Waiting);
-        let opened = shape.map(|shape| self.pool.open(shape, reassembling, now));
+        let opened = shape.map(|shape| self.pool.open(shape, from, now));
         match opened {
-            Some(Err(room @ (Room::Later | Room::LaterInSession))) => return Some(room),
+            Some(Err(room @ (Room::Later | Room::LaterForHost))) => return Some(room),
             Some(Ok(assembly)) => {
                 state.state = State::Assembling;
                 state.request = Some(assembly);
@@ -189,7 +210,7 @@ impl Transport {
         let session = self.table.get_mut(call.session()?)?;
         let flight = call.flight.as_deref_mut()?;
         if let Some(shape) = flight.claim.shape {
-            match self.pool.open(shape, &mut session.reassembling, now) {
+            match self.pool.open(shape, session.peer.address, now) {
                 Ok(assembly) => call.response = Some(assembly),
                 Err(room) => return Some(room),
             }
@@ -206,16 +227,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_reserved_than_there_is_and_a_session_has_its_share() {
+    fn no_more_is_reserved_than_there_is_and_a_host_has_its_share() {
         let mut credit = Credit::new(1000);
-        let (mut a, mut b, mut c) = (0, 0, 0);
-        assert_eq!(credit.reserve(501, &mut a), Room::Never);
-        assert_eq!(credit.reserve(400, &mut a), Room::Reserved);
-        assert_eq!(credit.reserve(101, &mut a), Room::LaterInSession);
-        assert_eq!(credit.reserve(500, &mut b), Room::Reserved);
-        assert_eq!(credit.reserve(101, &mut c), Room::Later);
-        credit.free(400, &mut a);
-        assert_eq!((credit.reserve(101, &mut c), credit.reserved(), a), (Room::Reserved, 601, 0));
+        let [a, b, c] = [1, 2, 3].map(Address::v4);
+        assert_eq!(credit.reserve(501, a), Room::Never);
+        assert_eq!(credit.reserve(400, a), Room::Reserved);
+        assert_eq!(credit.reserve(101, a), Room::LaterForHost);
+        assert_eq!(credit.reserve(500, b), Room::Reserved);
+        assert_eq!(credit.reserve(101, c), Room::Later);
+        credit.free(400, a);
+        assert_eq!((credit.reserve(101, c), credit.reserved()), (Room::Reserved, 601));
+        credit.free(500, b);
+        credit.free(101, c);
+        assert!(
+            credit.shares.is_empty() && credit.reserved() == 0,
+            "nothing is kept of hosts without messages"
+        );
     }
 
     #[test]
@@ -224,10 +251,10 @@ mod tests {
         let mut claim = Claim::default();
         let shape = Shape { message_len: 10, fragments: 2, size: 5 };
         for _ in 0..3 {
-            credit.wait(&mut claim, shape, Ready::Slot(1, 2));
+            credit.wait(&mut claim, shape, Room::Later, Ready::Slot(1, 2));
         }
         assert_eq!(credit.waiting.len(), 1);
         credit.forget(1);
-        assert!(!credit.has_waiting());
+        assert!(credit.waiting.is_empty());
     }
 }

@@ -33,6 +33,7 @@ impl Transport {
         self.raise_floor(now, packet, sink);
         let (index, call) = (packet.header.session, packet.header.call);
         let session = self.table.get_mut(index).ok_or(Reason::UnknownSession)?;
+        let from = session.peer.address;
         let server = session.server().ok_or(Reason::WrongKind)?;
         if order.number == server.turn.next {
             server.turn.next = order.number.wrapping_add(1);
@@ -42,8 +43,7 @@ impl Transport {
             return outcome;
         }
         let early = before(server.turn.next, order.number);
-        let assembly =
-            if early { Some(self.pool.hold(packet, &mut session.reassembling, now)?) } else { None };
+        let assembly = if early { Some(self.pool.hold(packet, from, now)?) } else { None };
         self.begin(now, &packet.header);
         let server = self.table.get_mut(index).and_then(Session::server).ok_or(Reason::WrongKind)?;
         server.find(call).ok_or(Reason::StaleCall)?.request = assembly;

@@ -5,6 +5,7 @@
 
 use crate::credit::{Credit, Room};
 use crate::sack::{AckBody, AckHead, Arrival, Arrivals};
+use tollfree_wire::frame::Address;
 use tollfree_wire::header::FLAT_MAX;
 use tollfree_wire::{Packet, Reason};
 
@@ -47,6 +48,8 @@ impl Shape {
 #[derive(Debug)]
 pub(crate) struct Assembly {
     shape: Shape,
+    /// Whose share of the room it has.
+    from: Address,
     arrivals: Arrivals,
     /// When a fragment last arrived.
     pub heard_at: u64,
@@ -76,42 +79,41 @@ impl Pool {
         Pool { credit: Credit::new(limit), spares: Vec::new() }
     }
 
-    /// Starts a message. `session` is what its session has reserved.
-    pub fn open(&mut self, shape: Shape, session: &mut usize, now: u64) -> Result<Box<Assembly>, Room> {
-        match self.credit.reserve(shape.message_len as usize, session) {
+    /// Starts a message from a host, which does not get ahead of those that wait for room.
+    pub fn begin(&mut self, shape: Shape, from: Address, now: u64) -> Result<Box<Assembly>, Room> {
+        match self.credit.is_short() {
+            true => Err(Room::Later),
+            false => self.open(shape, from, now),
+        }
+    }
+
+    /// Starts a message from a host if there is room.
+    pub fn open(&mut self, shape: Shape, from: Address, now: u64) -> Result<Box<Assembly>, Room> {
+        match self.credit.reserve(shape.message_len as usize, from) {
             Room::Reserved => {}
             room => return Err(room),
         }
         let mut assembly = self.spares.pop().unwrap_or_else(|| Box::new(Assembly::empty()));
         let buffer = std::mem::take(&mut assembly.buffer);
-        *assembly = Assembly { shape, heard_at: now, buffer, ..Assembly::empty() };
+        *assembly = Assembly { shape, from, heard_at: now, buffer, ..Assembly::empty() };
         Ok(assembly)
     }
 
-    /// Keeps a message that has come whole in one packet. `session` is what its session has reserved.
-    pub fn hold(
-        &mut self,
-        packet: &Packet<'_>,
-        session: &mut usize,
-        now: u64,
-    ) -> Result<Box<Assembly>, Reason> {
+    /// Keeps a message that has come from a host whole in one packet.
+    pub fn hold(&mut self, packet: &Packet<'_>, from: Address, now: u64) -> Result<Box<Assembly>, Reason> {
         let length = packet.body.len() as u32;
         let shape = Shape { message_len: length, fragments: 1, size: length };
-        let opened = match self.credit.has_waiting() {
-            true => Err(Room::Later),
-            false => self.open(shape, session, now),
-        };
-        let mut assembly = opened.map_err(|_| Reason::ReassemblyLimit)?;
+        let mut assembly = self.begin(shape, from, now).map_err(|_| Reason::ReassemblyLimit)?;
         if let Err(reason) = assembly.add(packet, now) {
-            self.close(assembly, session);
+            self.close(assembly);
             return Err(reason);
         }
         Ok(assembly)
     }
 
     /// Frees a message, finished or not.
-    pub fn close(&mut self, mut assembly: Box<Assembly>, session: &mut usize) {
-        self.credit.free(assembly.shape.message_len as usize, session);
+    pub fn close(&mut self, mut assembly: Box<Assembly>) {
+        self.credit.free(assembly.shape.message_len as usize, assembly.from);
         assembly.buffer.clear();
         if self.spares.len() < SPARES && assembly.buffer.capacity() <= SPARE_BYTES {
             self.spares.push(assembly);
@@ -123,6 +125,7 @@ impl Assembly {
     fn empty() -> Assembly {
         Assembly {
             shape: Shape::default(),
+            from: Address::default(),
             arrivals: Arrivals::default(),
             heard_at: 0,
             flat: [0; FLAT_MAX],
@@ -229,11 +232,11 @@ mod tests {
         fn any_order_gives_the_message(length in 2..5000usize, size in 1..1000u32, order in proptest::collection::vec(any::<u32>(), 2000)) {
             prop_assume!(fragments(length as u32, size) > 1);
             let message: Vec<u8> = (0..length).map(|n| (n * 7 % 251) as u8).collect();
-            let (mut pool, mut session) = (Pool::new(20_000), 0);
+            let mut pool = Pool::new(20_000);
             let count = fragments(length as u32, size);
             let shape = Shape::of(&packet(&message, size, order[0] % count)).unwrap();
             prop_assert_eq!(shape, Shape { message_len: length as u32, fragments: count, size });
-            let mut assembly = pool.open(shape, &mut session, 0).unwrap();
+            let mut assembly = pool.open(shape, Address::v4(1), 0).unwrap();
             let mut whole = false;
             // A second time in order, for what was too far ahead at first.
             for pick in order.iter().copied().chain(0..count) {
@@ -245,8 +248,8 @@ mod tests {
             }
             prop_assert_eq!(assembly.body(), &message[..]);
             prop_assert!(assembly.buffer.capacity() <= length);
-            pool.close(assembly, &mut session);
-            prop_assert_eq!((pool.credit.reserved(), session), (0, 0));
+            pool.close(assembly);
+            prop_assert_eq!(pool.credit.reserved(), 0);
         }
     }
 }

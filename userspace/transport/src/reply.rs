@@ -163,7 +163,7 @@ impl Transport {
     ) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let timeout = session.ack_timeout(&self.config);
-        let Session { peer, signer, flow, reassembling, end: End::Server(server), .. } = session else {
+        let Session { peer, signer, flow, end: End::Server(server), .. } = session else {
             return Ok(());
         };
         let (owner, ready) = (Owner::Slot(index, slot), Ready::Slot(index, slot));
@@ -171,7 +171,7 @@ impl Transport {
         if !matches!(slot.state, State::Assembling | State::Held | State::Postponed)
             && let Some(taken) = slot.request.take()
         {
-            self.pool.close(taken, reassembling);
+            self.pool.close(taken);
         }
         if slot.ack_due {
             slot.send_ack(now, signer, *peer, out)?;

@@ -222,15 +222,9 @@ impl Transport {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let spec = session.spec(header.method);
-        let Session { reassembling, end: End::Server(server), .. } = session else {
-            return Err(Reason::WrongKind);
-        };
         let shape = Shape::of(packet)?;
-        let opened = match self.pool.credit.has_waiting() {
-            true => Err(Room::Later),
-            false => self.pool.open(shape, reassembling, now),
-        };
-        let slot = server.slot_mut(header.call);
+        let opened = self.pool.begin(shape, session.peer.address, now);
+        let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
         self.replies.free(slot.begin(now, header, spec));
         match opened {
             Ok(assembly) => {
@@ -241,10 +235,10 @@ impl Transport {
                 self.timers.set(timer, now.saturating_add(self.config.dead_ns));
                 self.on_request_fragment(now, packet, sink)
             }
-            Err(Room::Later | Room::LaterInSession) if spec.is_reliable() => {
+            Err(room @ (Room::Later | Room::LaterForHost)) if spec.is_reliable() => {
                 slot.state = State::Waiting;
                 let who = Ready::Slot(header.session, slot_of(header.call));
-                self.pool.credit.wait(&mut slot.claim, shape, who);
+                self.pool.credit.wait(&mut slot.claim, shape, room, who);
                 self.turn_away(header)
             }
             Err(_) => {
@@ -316,10 +310,7 @@ impl Transport {
     ) -> Result<(), Reason> {
         let session = self.table.get_mut(index).ok_or(Reason::UnknownSession)?;
         let peer = session.peer;
-        let Session { reassembling, end: End::Server(server), .. } = session else {
-            return Err(Reason::WrongKind);
-        };
-        let slot = server.find(call).ok_or(Reason::StaleCall)?;
+        let slot = session.server().ok_or(Reason::WrongKind)?.find(call).ok_or(Reason::StaleCall)?;
         let assembly = slot.request.take().ok_or(Reason::StaleCall)?;
         let expired = now >= slot.deadline_ns;
         slot.state = if expired { State::Over } else { State::Running };
@@ -343,7 +334,7 @@ impl Transport {
         if slot.state == State::Running && slot.spec.is_reliable() && !slot.spec.ordered {
             slot.request = Some(assembly); // until the next transmission, lest it be deferred
         } else {
-            self.pool.close(assembly, reassembling);
+            self.pool.close(assembly);
         }
         if expired { Err(Reason::StaleCall) } else { Ok(()) }
     }
@@ -389,7 +380,7 @@ impl Transport {
     /// Lets go of everything that is held for a slot's call. Its id stays, so that it never runs again.
     pub(crate) fn retire_slot(&mut self, index: u32, slot: u8) {
         let Some(session) = self.table.get_mut(index) else { return };
-        let Session { reassembling, flow, end: End::Server(server), .. } = session else { return };
+        let Session { flow, end: End::Server(server), .. } = session else { return };
         let Some(slot) = server.slots.get_mut(usize::from(slot)) else { return };
         slot.claim.shape = None;
         if let Some(reply) = &mut slot.reply {
@@ -400,7 +391,7 @@ impl Transport {
         }
         self.replies.free(slot.reply.take());
         if let Some(assembly) = slot.request.take() {
-            self.pool.close(assembly, reassembling);
+            self.pool.close(assembly);
         }
         if let Some(timer) = slot.timer {
             self.timers.clear(timer);
@@ -409,16 +400,12 @@ impl Transport {
 
     /// Lets go of everything that is held for a session that is gone.
     pub(crate) fn retire_server(&mut self, session: &mut Session) {
-        let &mut Session { index, peer, ref mut reassembling, end: End::Server(ref mut server), .. } =
-            session
-        else {
-            return;
-        };
+        let &mut Session { index, peer, end: End::Server(ref mut server), .. } = session else { return };
         for slot in &mut server.slots {
             self.pending.extend(slot.retire(index));
             self.replies.free(slot.reply.take());
             if let Some(assembly) = slot.request.take() {
-                self.pool.close(assembly, reassembling);
+                self.pool.close(assembly);
             }
             if let Some(timer) = slot.timer.take() {
                 self.timers.destroy(timer);

@@ -37,8 +37,6 @@ pub(crate) struct Session {
     pub flow: Flow,
     /// Goes off when the flow may send more; made when first needed.
     pub flow_timer: Option<TimerId>,
-    /// Bytes reserved for messages under reassembly.
-    pub reassembling: usize,
     pub timer: TimerId,
     /// How its methods are carried. Shared by sessions that agreed on the same.
     pub specs: Arc<Specs>,
@@ -64,7 +62,6 @@ impl Session {
             answers: RoundTrip::default(),
             flow: Flow::new(config.queue_ns, config.most_in_flight, now),
             flow_timer: None,
-            reassembling: 0,
             timer,
             specs: Arc::default(),
             end,

@@ -6,6 +6,7 @@ use tollfree_simulator::{MS, Network, World, pattern};
 use tollfree_transport::{Config, Event, SessionChange, Verdict};
 use tollfree_wire::header::{FLAG_CANCEL, HEADER_LEN, Header, METHOD_CONTROL};
 use tollfree_wire::session::Guard;
+use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::tag::tag;
 use tollfree_wire::{Code, Cursor, Kind, Packet};
 use zerocopy::IntoBytes;
@@ -386,6 +387,28 @@ fn requests_wait_for_room_to_be_reassembled() {
     world.run_for(30_000 * MS);
     assert!(uids.iter().all(|uid| world.status(*uid) == Some(Code::Ok)), "{:?}", world.ended);
     assert!(world.hosts[1].dropped["reassembly_limit"] > 0);
+}
+
+#[test]
+fn a_host_has_half_of_the_room_however_many_sessions_it_opens_and_keeps_nobody_else_waiting() {
+    let config = Config { reassembly_bytes: 400_000, ..config() };
+    let mut world = World::new(3, 3, Network::default(), config);
+    world.filter = Box::new(|from, packet| from != 0 || packet.header.fragment < 5);
+    for session in 1..4 {
+        let (now, timeout_us) = (world.now, session * 60_000_000);
+        world.transport(0).set_specs(now, &[(7, MethodSpec { timeout_us, ..MethodSpec::default() })]);
+        for _ in 0..2 {
+            world.call(0, 2, 90_000, 10, FOREVER);
+        }
+        world.run_for(20 * MS);
+    }
+    assert!(world.transport(2).sessions().count() > 1);
+    assert_eq!(world.transport(2).held().reassembly_bytes, 180_000);
+    let uid = world.call(1, 2, 190_000, 10, FOREVER);
+    world.run_for(100 * MS);
+    assert_eq!(world.status(uid), Some(Code::Ok));
+    world.run_for(15_000 * MS);
+    world.assert_nothing_left();
 }
 
 #[test]
