@@ -440,7 +440,12 @@ impl Transport {
                 session.answers.was_hasty(self.config.rto_min_ns);
             }
             flight.working = true;
-            flight.interval = self.config.probe_ns;
+            // Of a request of one packet this is the answer to a repetition: its handler is slow. A long one's server says so
+            // at once, and the response that may follow at once is a single packet, which nothing but asking brings again.
+            flight.interval = match flight.window.fragments() {
+                1 => self.config.probe_ns,
+                _ => session.ack_timeout(&self.config).saturating_mul(4).min(self.config.probe_ns),
+            };
             flight.resend_at = now.saturating_add(flight.interval);
         }
         if flight.working || flight.window.arrived_whole() {
@@ -495,7 +500,7 @@ impl Transport {
         let Some(flight) = call.flight.as_deref_mut() else { return };
         if flight.working || call.response.is_some() || flight.claim.shape.is_some() {
             flight.window.probe();
-            flight.interval = self.config.probe_ns;
+            flight.interval = flight.interval.saturating_mul(2).min(self.config.probe_ns);
         } else {
             if flight.window.overdue(now, &mut session.flow, &mut flight.probed) {
                 session.path.lost(now, HEADER_LEN + flight.window.longest());

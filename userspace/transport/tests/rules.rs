@@ -83,6 +83,17 @@ fn a_lost_response_is_answered_from_the_cache() {
 }
 
 #[test]
+fn a_lost_short_response_to_a_long_request_is_asked_for_soon() {
+    let mut world = connected();
+    world.call(0, 1, 64 << 10, 64, FOREVER);
+    world.run_for(50 * MS);
+    lose(&mut world, Kind::Response, 1);
+    let uid = world.call(0, 1, 64 << 10, 64, FOREVER);
+    world.run_for(20 * MS);
+    assert_eq!(world.status(uid), Some(Code::Ok), "long before a slow handler is asked after");
+}
+
+#[test]
 fn a_slow_handler_is_asked_after_slowly_and_never_run_again() {
     let mut world = connected();
     world.hosts[1].handler = 8_000 * MS..8_001 * MS;
