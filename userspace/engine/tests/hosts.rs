@@ -2,6 +2,7 @@
 
 mod carriage;
 mod support;
+mod verdicts;
 
 use std::time::Duration;
 use support::{Host, plain, schema};

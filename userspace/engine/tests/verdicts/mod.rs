@@ -1,0 +1,88 @@
+//! What policies in the engine do besides letting calls pass: responses for their handlers, delays, texts, lost calls.
+
+use crate::support::{App, Host, plain};
+use std::time::{Duration, Instant};
+use tollfree_engine::{Command, Side};
+use tollfree_ring::VerdictAt;
+use tollfree_wire::Code;
+
+const HASH: &str = "demo.Hash";
+/// Counts what it lets through, and what comes back.
+const COUNTING: &str = "state:\n    asked: u64\n    ended: u64\n\
+    count_it()\n\
+    count_it():\n\
+    \x20   request:\n        add(asked, 1)\n        send(rpc)\n\
+    \x20   response:\n        add(ended, 1)\n        send(rpc)\n";
+
+fn hosts() -> (Host, Host, App, App) {
+    let server = Host::start(&[]);
+    let client = Host::start(&[(HASH, server.address)]);
+    let (service, caller) =
+        (server.attach("service", &plain(), &[HASH]), client.attach("caller", &plain(), &[]));
+    (server, client, service, caller)
+}
+
+fn cell(host: &Host, side: Side, name: &'static str) -> String {
+    host.ask(|reply| {
+        let run = move |state: Option<&mut tollfree_policy::State>| {
+            reply(state.and_then(|state| state.table_get(name, "").ok().flatten()).unwrap_or_default());
+        };
+        Command::Tables(side, Box::new(run))
+    })
+}
+
+#[test]
+fn every_call_let_through_has_one_response_however_it_ends() {
+    let (server, client, mut service, mut caller) = hosts();
+    server.policy(Side::Server, COUNTING, &plain());
+    client.policy(Side::Client, COUNTING, &plain());
+    // Answered, failed, cancelled, too late, and its service gone.
+    for (cookie, status) in [(1, Code::Ok), (2, Code::NotFound)] {
+        caller.call(cookie, "alice", b"x", Some(Duration::from_secs(5)));
+        let request = service.next();
+        service.respond(request.call, status, b"y");
+        assert_eq!(caller.next().status, status);
+    }
+    caller.call(3, "alice", b"x", None);
+    service.next();
+    caller.cancel(3);
+    caller.next();
+    caller.call(4, "alice", b"x", Some(Duration::from_millis(100)));
+    service.next();
+    assert_eq!(caller.next().status, Code::DeadlineExceeded);
+    caller.call(5, "alice", b"x", Some(Duration::from_secs(5)));
+    std::thread::sleep(Duration::from_millis(50));
+    server.handle.send(Command::Detach(service.id)).unwrap();
+    assert_eq!(caller.next().status, Code::Unavailable);
+    let until = Instant::now() + Duration::from_secs(5);
+    while cell(&server, Side::Server, "ended") != "5" && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for (host, side) in [(&server, Side::Server), (&client, Side::Client)] {
+        assert_eq!(
+            (cell(host, side, "asked"), cell(host, side, "ended")),
+            ("5".into(), "5".into()),
+            "{side:?}"
+        );
+    }
+}
+
+#[test]
+fn calls_are_held_and_refused_in_a_policys_own_words() {
+    let (server, _client, mut service, mut caller) = hosts();
+    let policy = "f()\nf():\n    match get(rpc, 'user'):\n        'slow' => delay(80ms)\n        'no' => reject(ABORTED, 'not today')\n        _ => send(rpc)\n    send(rpc)\n";
+    server.policy(Side::Server, policy, &plain());
+    caller.call(1, "no", b"", None);
+    let refused = caller.next();
+    assert_eq!((refused.status, refused.at, refused.text()), (Code::Aborted, VerdictAt::Engine, "not today"));
+    let started = Instant::now();
+    caller.call(2, "slow", b"a body", None);
+    let request = service.next();
+    assert!(started.elapsed() >= Duration::from_millis(80) && request.body == b"a body");
+    // A call that is cancelled while it is held never runs.
+    caller.call(3, "slow", b"", None);
+    std::thread::sleep(Duration::from_millis(20));
+    caller.cancel(3);
+    assert!(service.next_within(Duration::from_millis(150)).is_none_or(|told| told.call == request.call));
+    assert_eq!(server.status().calls_delayed, 0);
+}
