@@ -87,6 +87,7 @@ fn a_lost_short_response_to_a_long_request_is_asked_for_soon() {
     let mut world = connected();
     world.call(0, 1, 64 << 10, 64, FOREVER);
     world.run_for(50 * MS);
+    world.hosts[1].handler = MS..2 * MS; // so that the ack of the request goes ahead
     lose(&mut world, Kind::Response, 1);
     let uid = world.call(0, 1, 64 << 10, 64, FOREVER);
     world.run_for(20 * MS);
