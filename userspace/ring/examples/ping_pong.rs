@@ -2,9 +2,7 @@
 //! strategy cost by themselves, without a daemon's work between. `cargo run --release -p tollfree-ring --example ping_pong`
 
 use std::time::{Duration, Instant};
-use tollfree_ring::{AppOp, DaemonOp, DeliveryHeader, Geometry, Span, Submission, VerdictAt, app, daemon};
-use tollfree_wire::Code;
-use tollfree_wire::header::NO_DEADLINE;
+use tollfree_ring::{AppOp, DaemonOp, DeliveryHeader, Geometry, Submission, app, daemon};
 
 const CALLS: usize = 20_000;
 

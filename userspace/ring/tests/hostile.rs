@@ -3,8 +3,7 @@
 
 use proptest::prelude::*;
 use rustix::fd::OwnedFd;
-use tollfree_ring::{AppOp, Corrupt, DaemonOp, DeliveryHeader, Full, Geometry, Handover, VerdictAt, daemon};
-use tollfree_wire::Code;
+use tollfree_ring::{AppOp, Corrupt, DaemonOp, DeliveryHeader, Full, Geometry, Handover, daemon};
 use tollfree_wire::header::{FLAT_MAX, MESSAGE_MAX};
 
 const GEOMETRY: Geometry = Geometry { slots: 16, tx_bytes: 8192, rx_bytes: 4096 };

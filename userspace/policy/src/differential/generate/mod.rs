@@ -268,14 +268,13 @@ impl Generator<'_> {
                 if kind == Float && self.to == For::BothBackEnds {
                     return;
                 }
-                let statement = match self.random.one_in(4) || kind == Mac {
+                match self.random.one_in(4) || kind == Mac {
                     true => format!("delete(rpc, '{name}')"),
                     false => {
                         let value = self.simple(kind);
                         format!("set(rpc, '{name}', {value})")
                     }
-                };
-                statement
+                }
             }
             2 => {
                 let table = *self.random.pick(&TABLES);
