@@ -168,7 +168,9 @@ pub fn run(command: &mut Command) -> Result<Output> {
         .output()
         .with_context(|| format!("cannot start `{text}`"))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
+        // Where a command was asked for JSON it tells its errors there.
+        let errors = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+        let said = String::from_utf8_lossy(errors);
         bail!("`{text}` ended with {}: {}", output.status, said.trim());
     }
     Ok(output)
