@@ -19,6 +19,8 @@ pub struct Needs {
     pub retry: bool,
     /// Takes backends out of service.
     pub eject: bool,
+    /// Holds responses.
+    pub delayed_response: bool,
 }
 
 pub(crate) fn of(policy: &Policy) -> Needs {
@@ -30,24 +32,28 @@ pub(crate) fn of(policy: &Policy) -> Needs {
         metadata: policy.metadata.clone(),
         retry: false,
         eject: false,
+        delayed_response: false,
     };
     for element in &policy.elements {
         if let Some(Body::Block(block)) = &element.request {
-            needs.block(block);
+            needs.block(block, false);
         }
         if let Some(block) = &element.response {
-            needs.block(block);
+            needs.block(block, true);
         }
     }
     needs
 }
 
 impl Needs {
-    fn block(&mut self, block: &[Statement]) {
+    fn block(&mut self, block: &[Statement], response: bool) {
         for statement in block {
             match &statement.action {
-                Action::Match { subject: _, arms } => arms.iter().for_each(|arm| self.block(&arm.body)),
+                Action::Match { subject: _, arms } => {
+                    arms.iter().for_each(|arm| self.block(&arm.body, response));
+                }
                 Action::Effect(Effect::Eject { .. }) => self.eject = true,
+                Action::Effect(Effect::Delay(_)) => self.delayed_response |= response,
                 Action::Exit(Exit::Retry { .. }) => self.retry = true,
                 _ => {}
             }

@@ -10,7 +10,8 @@ use tollfree_policy::{Compiled, Needs};
 /// # Errors
 /// A sentence that names it.
 pub fn check(name: &str, compiled: &Compiled, keys: &BTreeMap<String, Secret>) -> Result<(), String> {
-    let Needs { backends, authorisers, keys: wanted, peer, metadata, retry, eject } = &compiled.needs;
+    let Needs { backends, authorisers, keys: wanted, peer, metadata, retry, eject, delayed_response } =
+        &compiled.needs;
     let missing = |what: String| {
         Err(format!(
             "{name}: {what}; it cannot be in force here, but `tollfree policy check`, `explain` and `test` take it"
@@ -34,6 +35,9 @@ pub fn check(name: &str, compiled: &Compiled, keys: &BTreeMap<String, Secret>) -
     }
     if *eject {
         return missing("it ejects backends, of which this daemon knows one per service".to_owned());
+    }
+    if *delayed_response {
+        return missing("it delays responses, and this daemon delays requests only".to_owned());
     }
     if let Some(asked) = peer.iter().find(|asked| !asked.starts_with("label.")) {
         return missing(format!(
