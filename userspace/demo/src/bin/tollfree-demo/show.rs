@@ -180,7 +180,10 @@ impl Demo {
                 server.cli.set("firewall_rules", name, value)?;
             }
         }
-        let instructions = applied.get("instructions").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        // One side: the firewall has one chain.
+        let instructions = applied.pointer("/0/instructions").and_then(serde_json::Value::as_u64);
+        let instructions =
+            instructions.context("`tollfree policy apply -o json` does not say how many instructions")?;
         match self.xdp {
             true => println!(
                 "policies/firewall.policy is in force on the server: {instructions} eBPF instructions in XDP."
