@@ -91,6 +91,7 @@ pub(super) enum Helper {
     KtimeNs = 5,
     Random = 7,
     TailCall = 12,
+    KtimeCoarseNs = 160,
 }
 
 /// A place in the program that jumps can name before it is known.

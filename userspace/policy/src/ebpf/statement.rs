@@ -170,7 +170,7 @@ impl Emitter<'_> {
         let admit = self.asm.label();
         self.of_session(Shared::Sessions);
         self.asm.store(Size::Dw, FP, KEPT, R0);
-        self.clock();
+        self.coarse_clock();
         self.asm.load(Size::Dw, R1, FP, KEPT);
         self.asm.load(Size::Dw, R2, R1, small(offset_of!(SessionEntry, idle_ns)));
         self.asm.jump_if(Cond::Eq, R2, 0, admit);
