@@ -8,9 +8,9 @@
 //! them), policies, layouts.
 //!
 //! The way of a call that is one packet each way, which is all that most calls see: [`Transport::call`] gives it a slot
-//! (`connect`), `send_call` sends it (`client`), `on_request` delivers it (`server`), [`Transport::respond`] and
-//! `send_slot` answer it (`reply`), `on_response` ends it (`client`). Everything else in those files is for when
-//! something goes wrong or a message is long.
+//! (`client/link`), `send_call` sends it (`client/request`), `on_request` delivers it (`server/request`),
+//! [`Transport::respond`] keeps the answer (`server/reply`), `send_slot` sends it (`server/sending`), `on_response` ends it
+//! (`client/response`). Everything else in those files is for when something goes wrong or a message is long.
 //!
 //! How a method is carried is composed from modules: see [`tollfree_wire::spec::MethodSpec`] and
 //! [`Transport::set_specs`]; both ends agree on it in the handshake. What that costs in bytes (`tests/footprint.rs`
@@ -29,23 +29,18 @@
 //! takes to restart.
 #![forbid(unsafe_code)]
 
-mod accept;
-mod calls;
 mod client;
 mod config;
 mod congestion;
-mod connect;
 mod credit;
 mod event;
 mod extension;
 mod flow;
 mod handshake;
-mod order;
 mod outbox;
 mod pacing;
 mod path;
 mod reassembly;
-mod reply;
 mod rtt;
 mod sack;
 mod scoreboard;

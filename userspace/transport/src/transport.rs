@@ -1,15 +1,15 @@
 //! The transport's surface: packets in, packets out, timers. What a packet means is said in `client` and `server`, how
 //! sessions come about in `connect` and `accept`.
 
-use crate::calls::Calls;
+use crate::client::calls::Calls;
+use crate::client::link::Links;
 use crate::config::Config;
-use crate::connect::Links;
 use crate::event::*;
 use crate::extension::unsealed;
 use crate::handshake::Secrets;
 use crate::outbox::{Outbox, Ready};
 use crate::reassembly::Pool;
-use crate::reply::Replies;
+use crate::server::reply::Replies;
 use crate::session::{End, Session, Table};
 use crate::specs::Specs;
 use crate::timers::{Owner, Timers};

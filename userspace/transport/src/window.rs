@@ -8,6 +8,8 @@ use std::ops::Range;
 /// Fragments that are sent before the receiver has said how many it takes.
 pub(crate) const UNASKED: u32 = 64;
 const _: () = assert!(UNASKED <= SPAN - 64);
+/// Fragments of one message that are sent before others have their turn.
+pub(crate) const BUNCH: u32 = 16;
 /// Scoreboards kept for the next long messages.
 const SPARE_BOARDS: usize = 64;
 

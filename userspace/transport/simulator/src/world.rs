@@ -1,22 +1,22 @@
-//! The world: its hosts, its network, and what must hold in it at any moment. Whatever does not hold panics.
+//! The world: its hosts, its network, and what happens in it. What must hold is in `checks`, how packets get from host to
+//! host in `packets`.
+
+mod checks;
+mod packets;
 
 use crate::Random;
 use crate::clock::Clock;
-use crate::driver::{DENIED, Verdict as DriverVerdict};
+use crate::driver::DENIED;
 use crate::host::{Host, Made, Running};
 use crate::network::Network;
-use crate::trace::{Trace, describe};
+use crate::trace::Trace;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use tollfree_transport::{
-    Blocked, Config, Counters, Event, IncomingRequest, NewCall, Reply, SessionChange, Transmit, Transport,
-    Verdict,
-};
+use tollfree_transport::{Config, Counters, NewCall, Reply, Transport, Verdict};
 use tollfree_wire::frame::{Address, Peer};
-use tollfree_wire::header::{HEADER_LEN, Kind};
+use tollfree_wire::header::Kind;
 use tollfree_wire::spec::MethodSpec;
-use tollfree_wire::{Code, Packet, Reason};
-use zerocopy::IntoBytes;
+use tollfree_wire::{Code, Packet};
 
 /// A millisecond, in ns.
 pub const MS: u64 = 1_000_000;
@@ -304,60 +304,6 @@ impl World {
         self.run_until(self.now + ns);
     }
 
-    /// A packet reaches a host's network card.
-    fn arrive(&mut self, to: usize, from: Peer, bytes: Vec<u8>) {
-        if self.config.verified && !self.admit(to, from, &bytes) {
-            return;
-        }
-        let host = &mut self.hosts[to];
-        if host.transport.is_some() {
-            host.inbox.push_back((from, bytes));
-            let poll = self.random.below(host.poll.clone());
-            self.wake(to, self.now + poll);
-        }
-    }
-
-    /// The driver's checks. True: the engine gets the packet.
-    fn admit(&mut self, to: usize, from: Peer, bytes: &[u8]) -> bool {
-        let verdict = match Packet::decode(bytes) {
-            Ok(packet) => {
-                let racing = self.random.chance(0.01);
-                self.hosts[to].driver.judge(from, &packet, racing)
-            }
-            Err(reason) => DriverVerdict::Drop(reason),
-        };
-        match verdict {
-            DriverVerdict::Deliver => return true,
-            DriverVerdict::Answer(answer, reason) => {
-                self.refused(to, reason, bytes);
-                self.launch(to, from, answer.as_bytes().to_vec());
-            }
-            DriverVerdict::Drop(reason) => self.refused(to, reason, bytes),
-        }
-        false
-    }
-
-    /// A packet arrives now, whether the network carried it or not.
-    pub fn deliver(&mut self, from: usize, to: usize, bytes: &[u8]) {
-        self.receive(to, self.hosts[from].peer, bytes);
-    }
-
-    fn receive(&mut self, to: usize, from: Peer, bytes: &[u8]) {
-        let now = self.local(to);
-        let Some(mut transport) = self.hosts[to].transport.take() else { return };
-        if let Err(reason) = transport.receive(now, from, bytes, &mut |event| self.on_event(to, event)) {
-            self.refused(to, reason, bytes);
-        }
-        self.hosts[to].transport = Some(transport);
-    }
-
-    fn refused(&mut self, at: usize, reason: Reason, bytes: &[u8]) {
-        *self.hosts[at].dropped.entry(reason.name()).or_default() += 1;
-        if self.trace.is_some() {
-            self.note(format_args!("  host {at} refuses ({reason}): {}", describe(bytes)));
-        }
-    }
-
     /// Has a host looked after at a time, unless it is sooner anyway.
     fn wake(&mut self, host: usize, at: u64) {
         if at < self.hosts[host].wake_at {
@@ -432,201 +378,10 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, number: usize) {
-        let now = self.local(number);
-        let Some(mut transport) = self.hosts[number].transport.take() else { return };
-        let host = &mut self.hosts[number];
-        for change in transport.session_changes() {
-            match change {
-                SessionChange::Opened(guard, _) => host.guards.insert(guard.index, guard),
-                SessionChange::Closed(index) => host.guards.remove(&index),
-            };
-            host.driver.mirror(change);
-        }
-        let mut blocked = self.network.blocked > 0.0;
-        loop {
-            let mut full = false;
-            transport.transmit(now, &mut |packet| {
-                if blocked && self.random.chance(self.network.blocked) {
-                    full = true;
-                    return Err(Blocked);
-                }
-                self.send(number, &packet);
-                Ok(())
-            });
-            // The ring has room again at once: the simulated world has no event for it.
-            if !full {
-                break;
-            }
-            blocked = self.random.chance(0.5);
-        }
-        self.hosts[number].transport = Some(transport);
-    }
-
-    fn send(&mut self, from: usize, packet: &Transmit<'_>) {
-        let host = &self.hosts[from];
-        let mut bytes = vec![0; packet.payload_len()];
-        packet.write(&mut bytes, |token, start, out| {
-            let body = host.made.get(&token).map(|made| &made.body).or_else(|| host.held.get(&token));
-            let body = body.expect("a body is asked for only while its token is in use");
-            out.copy_from_slice(&body[start as usize..start as usize + out.len()]);
-        });
-        assert!(bytes.len() <= self.config.max_payload, "{} bytes do not fit", bytes.len());
-        let decoded = Packet::decode(&bytes).expect("what is sent is well-formed");
-        if decoded.kind == Kind::Hello {
-            self.last_hello.clone_from(&bytes);
-        }
-        if let (Kind::Request, Some((uid, _)), Some(to)) =
-            (decoded.kind, read_flat(decoded.flat), self.number(&packet.to))
-        {
-            self.first_sent.entry(uid).or_insert((to, packet.header.session));
-        }
-        if host.rogue {
-            let last = self.hosts[from].sequences.entry(packet.header.session).or_default();
-            *last = packet.header.sequence.max(*last);
-        }
-        self.launch(from, packet.to, bytes);
-    }
-
-    /// Hands any bytes to the network. Those to nobody's address get lost.
-    pub fn launch(&mut self, from: usize, to: Peer, bytes: Vec<u8>) {
-        let source = self.hosts[from].peer;
-        self.launch_as(from, source, to, bytes);
-    }
-
-    /// Like [`World::launch`], with a source address that may be a lie.
-    pub fn launch_as(&mut self, from: usize, source: Peer, to: Peer, bytes: Vec<u8>) {
-        self.mark(from, &bytes);
-        let decoded = Packet::decode(&bytes);
-        let mut passes = true;
-        let mut protected = bytes.len();
-        if let Ok(packet) = &decoded {
-            *self.sent.entry(packet.kind).or_default() += 1;
-            passes = (self.filter)(from, packet);
-            let checked = self.spec.checksum && packet.header.method == METHOD;
-            if !packet.kind.is_handshake() && !checked {
-                // The body is UDP's checksum's business; header and flat block must survive without it.
-                protected = HEADER_LEN + packet.flat_padded.len();
-            }
-        }
-        let Some(number) = self.number(&to).filter(|_| passes) else { return };
-        let copies = self.network.fate(&mut self.random).copies;
-        if self.trace.is_some() {
-            let fate = match copies[..] {
-                [] => "lost".to_owned(),
-                [(delay, altered)] => {
-                    format!("{} µs{}", delay / 1000, if altered { ", altered" } else { "" })
-                }
-                _ => format!("{} times", copies.len()),
-            };
-            self.note(format_args!("{from} → {number}: {} [{fate}]", describe(&bytes)));
-        }
-        for (delay, altered) in copies {
-            let mut bytes = bytes.clone();
-            if altered {
-                self.network.alter(&mut self.random, &mut bytes, protected);
-            }
-            let from = (source.address.0, source.port);
-            self.schedule(self.now + delay, What::Arrival { to: number, from, bytes });
-        }
-    }
-
     /// The host with this address.
     pub fn number(&self, peer: &Peer) -> Option<usize> {
         let number = (peer.address.0[3] as usize).checked_sub(1)?;
         self.hosts.get(number).filter(|host| host.peer == *peer).map(|_| number)
-    }
-
-    fn on_event(&mut self, at: usize, event: Event<'_>) {
-        match event {
-            Event::Request(request) => self.on_request(at, &request),
-            Event::Response { token, status, layout, flat, body, verdict, .. } => {
-                let made = self.hosts[at].made.remove(&token).expect("one response per call");
-                let Made { uid, to, reply_len, denied, .. } = made;
-                let trusted = !self.hosts[at].rogue && !self.hosts[to].rogue;
-                if status == Code::Ok && trusted {
-                    let expected = pattern(!uid, reply_len);
-                    assert!(body == expected, "call {uid}: wrong reply");
-                    assert_eq!((layout, flat), (9, &expected[..expected.len().min(5)]));
-                    assert!(self.ran.contains(&uid), "call {uid} was answered and never ran");
-                }
-                if trusted && denied {
-                    assert!(status != Code::Ok && !self.ran.contains(&uid), "call {uid} got past the policy");
-                }
-                let before = self.ended.insert(uid, Ended { at: self.now, status, verdict });
-                assert_eq!(before, None, "call {uid} ended twice");
-                self.note(format_args!("call {uid} ends at host {at}: {status:?} ({verdict:?})"));
-            }
-            Event::Cancelled { call } => {
-                let host = &mut self.hosts[at];
-                let before = host.running.len();
-                host.running.retain(|running| running.call != call);
-                host.cancelled += before - host.running.len();
-            }
-            Event::Released { token } => {
-                let released = self.hosts[at].held.remove(&token);
-                assert!(released.is_some(), "token {token} was released twice");
-            }
-            Event::SessionUp { peer } => {
-                let other = self.number(&peer).expect("a session is with a host that exists");
-                self.note(format_args!("host {at} has a session with host {other}"));
-            }
-            Event::SessionDown { peer, why } => {
-                let other = self.number(&peer).expect("a session was with a host that exists");
-                self.note(format_args!("host {at} has ended a session with host {other}: {why}"));
-            }
-        }
-    }
-
-    fn on_request(&mut self, at: usize, request: &IncomingRequest<'_>) {
-        let now = self.local(at);
-        let honest = self.number(&request.peer).is_some_and(|from| !self.hosts[from].rogue);
-        assert!(request.deadline_ns > now, "a request was delivered after its deadline");
-        let takes = self.random.below(self.hosts[at].handler.clone());
-        let mut running = Running { at: self.now + takes, call: request.call, reply: Vec::new() };
-        if honest {
-            let (uid, reply_len) = read_flat(request.flat).expect("the flat block is the caller's");
-            assert_eq!(request.layout, uid as u32);
-            assert_eq!(request.flat, flat(uid, reply_len));
-            assert!(request.body == pattern(uid, request.body.len()), "call {uid}: wrong bytes");
-            assert!(self.ran.insert(uid), "call {uid} ran twice");
-            self.delivered.push(uid);
-            self.check_order(at, request.session, request.method, uid);
-            running.reply = pattern(!uid, reply_len);
-            self.note(format_args!("call {uid} runs at host {at}"));
-        } else {
-            running.reply = pattern(0, request.body.len() * 3);
-        }
-        self.hosts[at].running.push(running);
-    }
-
-    /// Calls of an ordered method come in the order in which they were made on their session. One that was sent on another session
-    /// before has lost its place.
-    fn check_order(&mut self, at: usize, session: u32, method: u32, uid: u64) {
-        if !self.spec.ordered || method != METHOD || self.first_sent.get(&uid) != Some(&(at, session)) {
-            return;
-        }
-        let last = self.last_delivered.insert((at, session), uid).unwrap_or(0);
-        assert!(last < uid, "call {uid} ran after call {last}, which was made later on the same session");
-    }
-
-    /// Nothing may be left when nothing happens any more and every session has idled out.
-    pub fn assert_nothing_left(&mut self) {
-        let quiet = u64::from(self.config.idle_ms) * MS * 3 + self.config.dead_ns * 3;
-        self.run_for(quiet);
-        for (number, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.rogue) {
-            let open: Vec<u64> = host.made.values().map(|made| made.uid).collect();
-            assert!(open.is_empty(), "host {number}: calls never ended: {open:?}");
-            assert!(host.running.is_empty(), "host {number}: calls never answered nor cancelled");
-            assert!(host.held.is_empty(), "host {number}: tokens never released: {:?}", host.held.keys());
-            let Some(transport) = &host.transport else { continue };
-            let held = transport.held();
-            assert_eq!(
-                (held.calls, held.sessions, held.reassembly_bytes, held.in_flight),
-                (0, 0, 0, 0),
-                "host {number}: {held:?}"
-            );
-        }
     }
 
     /// How a call has ended.
@@ -644,17 +399,6 @@ impl World {
     pub fn note(&mut self, text: std::fmt::Arguments<'_>) {
         if let Some(trace) = &mut self.trace {
             trace.line(self.now, text);
-        }
-    }
-
-    fn mark(&mut self, from: usize, bytes: &[u8]) {
-        let words = bytes.chunks(8).map(|chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u64::from_le_bytes(word)
-        });
-        for word in [self.now, from as u64].into_iter().chain(words.take(8)) {
-            self.digest = (self.digest ^ word).wrapping_mul(0x0100_0000_01b3);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Sessions that peers open, as a server. Nothing is kept before a hello brings back the cookie that only its address
 //! could receive.
 
-use crate::connect::{PAYLOAD_MIN, send_handshake};
+use super::Server;
+use crate::client::connect::{PAYLOAD_MIN, send_handshake};
 use crate::event::*;
 use crate::handshake::{Challenge, Hello, Terms, VERSION, WELCOME_MAX, Welcome, entries, put_specs, same};
 use crate::outbox::Ready;
 use crate::path::Path;
-use crate::server::Server;
 use crate::session::{End, Session};
 use crate::specs::{Malformed, Specs};
 use crate::timers::Owner;

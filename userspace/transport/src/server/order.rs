@@ -4,10 +4,10 @@
 //! number may never come, because its call has ended at the client: so every request says which numbers are still
 //! wanted, and when a call ends in another way than by its answer, the lowest one that is left says it at once.
 
+use super::{State, slot_of};
 use crate::client::Client;
 use crate::event::*;
 use crate::extension::{Order, before, split_order};
-use crate::server::{State, slot_of};
 use crate::session::Session;
 use crate::transport::Transport;
 use tollfree_wire::{Packet, Reason};

@@ -1,158 +1,20 @@
-//! Replies: keeping or sourcing them, sending them, sending them again.
+//! What a server sends of a call: its reply, again where that is lost, and acks of its request.
 
-use crate::client::BUNCH;
-use crate::connect::UNRELIABLE_FRAGMENTS;
+use super::{Slot, State, slot_of};
 use crate::event::*;
-use crate::extension::{checksum_len, message_len};
+use crate::extension::message_len;
 use crate::flow::{Admission, excuse_wait};
 use crate::outbox::Ready;
 use crate::sack::{Ack, AckBody, AckHead};
-use crate::server::{Slot, State, slot_of};
 use crate::session::{End, Session, Signer};
 use crate::timers::Owner;
 use crate::transport::{Pending, Transport};
-use crate::window::Window;
+use crate::window::BUNCH;
 use tollfree_wire::frame::Peer;
-use tollfree_wire::header::{
-    FLAG_ENGINE, FLAG_METADATA, FLAG_WORKING, FLAT_MAX, HEADER_LEN, Header, MESSAGE_MAX,
-};
-use tollfree_wire::{Code, Kind, Packet, Reason};
-
-/// An answer that is being sent, or may have to be sent again.
-#[derive(Debug, Default)]
-pub(crate) struct Kept {
-    status: u8,
-    by_engine: bool,
-    metadata: bool,
-    layout: u32,
-    flat_len: u16,
-    /// The padded flat block and, when it fits one packet, the body.
-    bytes: Vec<u8>,
-    pub token: u64,
-    pub window: Window,
-    pub heard_at: u64,
-    interval: u64,
-    /// A missing fragment was sent again, to hear what has become of the rest, and nothing was heard since.
-    probed: bool,
-}
-
-impl Kept {
-    fn flags(&self) -> u8 {
-        let by_engine = if self.by_engine { FLAG_ENGINE } else { 0 };
-        by_engine | if self.metadata { FLAG_METADATA } else { 0 }
-    }
-}
-
-/// Answers for calls to come, with the memory they once took.
-#[derive(Debug, Default)]
-#[expect(clippy::vec_box, reason = "they move between here and the slots without being copied")]
-pub(crate) struct Replies(Vec<Box<Kept>>);
-
-/// Answers kept in [`Replies`]: what a burst took beyond them goes back to the allocator.
-const SPARE_REPLIES: usize = 1024;
-
-impl Replies {
-    fn take(&mut self) -> Box<Kept> {
-        self.0.pop().unwrap_or_default()
-    }
-
-    /// Takes back what a slot no longer needs.
-    #[inline]
-    pub fn free(&mut self, reply: Option<Box<Kept>>) {
-        if self.0.len() < SPARE_REPLIES {
-            self.0.extend(reply);
-        }
-    }
-}
+use tollfree_wire::header::{FLAG_WORKING, HEADER_LEN, Header};
+use tollfree_wire::{Packet, Reason};
 
 impl Transport {
-    /// Answers a call. False: the call is gone, or the reply impossible (over a limit; its caller is told), and nothing
-    /// was kept. True, and [`Reply::copy_body`] not called although there is a body: the token is in use until
-    /// [`Event::Released`].
-    pub fn respond(&mut self, now: u64, call: IncomingCall, reply: Reply<'_>) -> bool {
-        let IncomingCall { session: index, call } = call;
-        let Some(session) = self.table.get_mut(index) else { return false };
-        let payload = session.path.size();
-        let Some(slot) = session.server().and_then(|server| server.find(call)) else { return false };
-        if slot.state != State::Running {
-            return false;
-        }
-        let Reply { mut status, mut by_engine, layout, mut flat, metadata, mut body_len, token, copy_body } =
-            reply;
-        let span = flat.len().next_multiple_of(8);
-        let spec = slot.spec;
-        let room = |span: usize| (payload - HEADER_LEN).saturating_sub(span) as u32 - checksum_len(&spec);
-        let fits = flat.len() <= FLAT_MAX && body_len <= MESSAGE_MAX && {
-            let window = Window::once(body_len, room(span));
-            message_len(&spec, &window) <= MESSAGE_MAX
-                && (spec.is_reliable() || window.fragments() <= UNRELIABLE_FRAGMENTS)
-        };
-        if !fits {
-            (status, by_engine, flat, body_len) = (Code::ResourceExhausted, true, &[], 0);
-        }
-        let span = flat.len().next_multiple_of(8);
-        let window = match spec.is_reliable() {
-            true => Window::acknowledged(body_len, room(span), spec.window, &mut self.boards),
-            false => Window::once(body_len, room(span)),
-        };
-        let kept = slot.reply.insert(self.replies.take());
-        let Kept { bytes, .. } = std::mem::take(&mut **kept);
-        **kept = Kept {
-            status: status as u8,
-            by_engine,
-            metadata: metadata && fits,
-            layout,
-            flat_len: flat.len() as u16,
-            bytes,
-            token,
-            window,
-            heard_at: now,
-            interval: 0,
-            probed: false,
-        };
-        kept.bytes.clear();
-        kept.bytes.extend_from_slice(flat);
-        kept.bytes.resize(span, 0);
-        if kept.window.fragments() == 1 {
-            kept.bytes.resize(span + body_len as usize, 0);
-            if body_len > 0 {
-                copy_body(&mut kept.bytes[span..]);
-            }
-            slot.state = State::Answered;
-        } else {
-            slot.state = State::Answering;
-        }
-        slot.ack_due = false;
-        let long = slot.state == State::Answering;
-        if !std::mem::replace(&mut slot.ready, true) {
-            self.outbox.push(Ready::Slot(index, slot_of(call)));
-        }
-        if long {
-            self.probe_path(now, index);
-        }
-        fits
-    }
-
-    /// Never answers a call: to its caller it looks lost. What a policy's silent drop wants.
-    pub fn ignore(&mut self, call: IncomingCall) {
-        let server = self.table.get_mut(call.session).and_then(Session::server);
-        if let Some(slot) = server.and_then(|server| server.find(call.call))
-            && slot.state == State::Running
-        {
-            slot.state = State::Over;
-            slot.ack_due = false;
-        }
-    }
-
-    /// Answers a call with a status of our own, and a sentence short enough for one packet.
-    pub(crate) fn refuse(&mut self, now: u64, call: IncomingCall, status: Code, why: &str) {
-        let copy_body = &mut |body: &mut [u8]| body.copy_from_slice(why.as_bytes());
-        let (flat, metadata, body_len) = (&[][..], false, why.len() as u32);
-        let reply =
-            Reply { status, by_engine: true, layout: 0, flat, metadata, body_len, token: 0, copy_body };
-        self.respond(now, call, reply);
-    }
-
     /// Sends what a received call has to send: its reply, a few fragments of it, or an ack of its request.
     pub(crate) fn send_slot(
         &mut self,
@@ -335,30 +197,6 @@ impl Transport {
             self.outbox.push(Ready::Slot(index, slot));
         }
         self.unpark(now, index);
-    }
-}
-
-impl Kept {
-    /// A fragment: its header, without what its call tells and unsigned, its flat block and its part of the body.
-    #[inline]
-    fn packet(&self, fragment: u32, state: State) -> (Header, &[u8], Body<'_>) {
-        let (flat, inline) = self.bytes.split_at(usize::from(self.flat_len).next_multiple_of(8));
-        let (flat, flat_len) = if fragment == 0 { (flat, self.flat_len) } else { (&[][..], 0) };
-        let header = Header {
-            flags: self.flags(),
-            status: self.status,
-            flat_len,
-            fragment: fragment as u16,
-            fragments: self.window.fragments() as u16,
-            layout: self.layout,
-            ..Header::new(Kind::Response)
-        };
-        let body = match state {
-            State::Answering => Body::Source { token: self.token, range: self.window.range(fragment) },
-            _ if inline.is_empty() => Body::Empty,
-            _ => Body::Inline(inline),
-        };
-        (header, flat, body)
     }
 }
 

@@ -1,0 +1,240 @@
+//! Requests: sending them, and sending them again.
+
+use super::calls::{Flight, Place};
+use crate::config::Config;
+use crate::event::*;
+use crate::extension::{message_len, order_len};
+use crate::flow::{Admission, excuse_wait};
+use crate::outbox::Ready;
+use crate::sack::Ack;
+use crate::session::Session;
+use crate::transport::Transport;
+use crate::window::BUNCH;
+use tollfree_wire::header::{FLAG_METADATA, FLAG_WORKING, HEADER_LEN, Header};
+use tollfree_wire::{Code, Kind, Packet, Reason};
+use zerocopy::IntoBytes;
+
+/// How long to wait, in ns, before asking again whether there is room.
+const TURNED_BACK_NS: u64 = 5_000_000;
+
+impl Transport {
+    /// Sends what an outgoing call has to send: its request, a few fragments of it, or an ack of its response's.
+    pub(crate) fn send_call(
+        &mut self,
+        now: u64,
+        key: u64,
+        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+    ) -> Result<(), Blocked> {
+        let Some(call) = self.calls.get_mut(key) else { return Ok(()) };
+        let Place::Open { session: index, id } = call.place else { return Ok(()) };
+        let Some(session) = self.table.get_mut(index) else { return Ok(()) };
+        let budget_us = call.budget_us(now);
+        let Some(flight) = call.flight.as_deref_mut() else { return Ok(()) };
+        if flight.ack_due {
+            flight.send_ack(now, id, call.response.as_deref_mut(), session, out)?;
+            self.counters.acks_sent += 1;
+        }
+        let spec = call.spec;
+        let order = match session.client() {
+            Some(client) if spec.ordered => client.order(id),
+            _ => None,
+        };
+        let mut bunch = 0;
+        let mut held_back = Admission::Now;
+        while let Some(fragment) = flight.window.due().filter(|_| now < call.deadline_ns) {
+            if flight.window.is_held_back() {
+                if bunch == BUNCH {
+                    self.outbox.push(Ready::Call(key)); // others' turn
+                    return Ok(());
+                }
+                bunch += 1;
+                held_back = session.flow.admits(now);
+                if held_back != Admission::Now {
+                    if !std::mem::replace(&mut flight.parked, true) {
+                        session.flow.park(Ready::Call(key));
+                    }
+                    break;
+                }
+            }
+            let first = fragment == 0;
+            let mut header = Header {
+                flags: if call.metadata { FLAG_METADATA } else { 0 },
+                flat_len: if first { call.flat_len } else { 0 },
+                method: call.method,
+                call: id,
+                message_len: message_len(&spec, &flight.window),
+                fragment: fragment as u16,
+                fragments: flight.window.fragments() as u16,
+                deadline_us: budget_us,
+                layout: call.layout,
+                ..Header::new(Kind::Request)
+            };
+            let flat = if first { flight.flat(call.flat_len) } else { &[] };
+            session.signer.sign(&mut header, flat);
+            let extension = order.as_ref().filter(|_| first).map_or(&[][..], |order| order.as_bytes());
+            let range = flight.window.range(fragment);
+            let range = range.start.saturating_sub(order_len(&spec))..range.end - order_len(&spec);
+            let body = match range.is_empty() {
+                true => Body::Empty,
+                false => Body::Source { token: call.token, range },
+            };
+            let checksum = spec.checksum;
+            out(Transmit { to: session.peer, header: &header, flat, extension, body, checksum })?;
+            session.signer.sent();
+            self.counters.packets_sent += 1;
+            call.last = (header.sequence, header.tag);
+            let sent = flight.window.sent(fragment, header.sequence, now);
+            if sent.again {
+                flight.resent = true;
+                self.counters.packets_resent += 1;
+            }
+            session.flow.sent(now, sent.more);
+            if call.first_sent == 0 {
+                (call.first_sent, flight.heard_at) = (now.max(1), now);
+                flight.interval = flight.patience(session, &self.config);
+            }
+            flight.resend_at = now.saturating_add(flight.interval);
+        }
+        call.ready = false;
+        if !spec.is_reliable() && call.first_sent != 0 {
+            self.calls.land(key);
+        }
+        self.reset_timer(key);
+        match held_back {
+            Admission::Now => self.unpark(now, index),
+            held_back => self.wait_for_flow(index, held_back),
+        }
+        Ok(())
+    }
+
+    /// Sets a call's timer to what it waits for next.
+    pub(super) fn reset_timer(&mut self, key: u64) {
+        if let Some(call) = self.calls.get_mut(key) {
+            self.timers.set(call.timer, call.due_at(self.config.dead_ns));
+        }
+    }
+
+    /// Puts a call into the outbox, once.
+    pub(crate) fn make_ready(&mut self, key: u64) {
+        if let Some(call) = self.calls.get_mut(key)
+            && !std::mem::replace(&mut call.ready, true)
+        {
+            self.outbox.push(Ready::Call(key));
+        }
+    }
+
+    /// An ack of a request's fragments, or the word that it is being worked on.
+    pub(crate) fn on_request_ack(&mut self, now: u64, packet: &Packet<'_>) -> Result<(), Reason> {
+        let header = &packet.header;
+        let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
+        let key = session.client().and_then(|client| client.call(header.call)).ok_or(Reason::StaleCall)?;
+        let call = self.calls.get_mut(key).filter(|call| call.first_sent != 0).ok_or(Reason::StaleCall)?;
+        let flight = call.flight.as_deref_mut().ok_or(Reason::StaleCall)?;
+        flight.heard_at = now;
+        if !packet.body.is_empty() {
+            let ack = Ack::read(packet.body)?;
+            let progress = flight.window.acknowledge(&ack, header.sequence, now, session.flow.tolerance());
+            session.flow.on_ack(now, &progress);
+            if ack.turns_back() {
+                session.flow.release(flight.window.turn_back(header.sequence));
+                flight.resent = true;
+                flight.interval = flight.interval.min(TURNED_BACK_NS);
+                flight.resend_at = now.saturating_add(flight.interval);
+            } else if progress.news {
+                session.path.moved();
+                flight.probed = false;
+                flight.interval = flight.patience(session, &self.config);
+                flight.resend_at = now.saturating_add(flight.interval);
+            }
+        }
+        if header.flags & FLAG_WORKING != 0 && !flight.working {
+            if flight.resent && flight.window.fragments() == 1 {
+                session.answers.was_hasty(self.config.rto_min_ns);
+            }
+            flight.working = true;
+            // Of a request of one packet this is the answer to a repetition: its handler is slow. A long one's server says so
+            // at once, and the response that may follow at once is a single packet, which nothing but asking brings again.
+            flight.interval = match flight.window.fragments() {
+                1 => self.config.probe_ns,
+                _ => session.ack_timeout(&self.config).saturating_mul(4).min(self.config.probe_ns),
+            };
+            flight.resend_at = now.saturating_add(flight.interval);
+        }
+        if flight.working || flight.window.arrived_whole() {
+            session.flow.release(flight.window.finish(&mut self.boards));
+        }
+        let due = flight.window.due().is_some();
+        self.reset_timer(key);
+        if due {
+            self.make_ready(key);
+        }
+        self.unpark(now, header.session);
+        Ok(())
+    }
+
+    /// A call's timer: its deadline, or time to send again.
+    pub(crate) fn on_call_timer(&mut self, now: u64, position: u64) {
+        let Some(key) = self.calls.key_at(position) else { return };
+        let Some(call) = self.calls.get_mut(key) else { return };
+        if now >= call.deadline_ns {
+            self.send_cancel(key);
+            return self.fail_call(
+                now,
+                key,
+                Code::DeadlineExceeded,
+                "the deadline passed before an answer came",
+            );
+        }
+        let Place::Open { session: index, .. } = call.place else { return };
+        let Some(session) = self.table.get_mut(index) else { return };
+        if let Some(flight) = call.flight.as_deref_mut()
+            && flight.parked
+            && !flight.window.is_under_way()
+        {
+            flight.heard_at = excuse_wait(flight.heard_at, flight.interval, session.heard_at);
+        }
+        // An unreliable call's timer goes off when it has waited for long enough.
+        let heard_at = call.flight.as_ref().map_or(0, |flight| flight.heard_at);
+        if now.saturating_sub(heard_at) >= self.config.dead_ns {
+            let longest = call.flight.as_ref().map_or(0, |flight| flight.window.longest());
+            let too_long = HEADER_LEN + longest > session.path.size();
+            if now.saturating_sub(session.heard_at) >= self.config.dead_ns {
+                self.retire_client(index, "the peer has gone silent");
+            }
+            let why = match too_long {
+                true => "the network no longer carries packets as long as the request's; try again",
+                false => "the peer does not answer",
+            };
+            self.counters.calls_dead += 1;
+            self.send_cancel(key);
+            return self.fail_call(now, key, Code::Unavailable, why);
+        }
+        let Some(flight) = call.flight.as_deref_mut() else { return };
+        if flight.working || call.response.is_some() || flight.claim.shape.is_some() {
+            flight.window.probe();
+            flight.interval = flight.interval.saturating_mul(2).min(self.config.probe_ns);
+        } else {
+            if flight.window.overdue(now, &mut session.flow, &mut flight.probed) {
+                session.path.lost(now, HEADER_LEN + flight.window.longest());
+            }
+            if flight.probed {
+                flight.interval = flight.interval.saturating_mul(2).min(self.config.rto_max_ns);
+            }
+        }
+        flight.resend_at = now.saturating_add(flight.interval);
+        self.reset_timer(key);
+        self.make_ready(key);
+        self.unpark(now, index);
+    }
+}
+
+impl Flight {
+    /// How long to wait before sending again.
+    fn patience(&mut self, session: &Session, config: &Config) -> u64 {
+        match self.window.fragments() {
+            1 => session.answer_timeout(config),
+            _ if self.window.is_behind() => session.flow.tolerance().ns,
+            _ => session.ack_timeout(config),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Calls received: delivering each once.
+
+use super::{State, slot_of};
+use crate::event::*;
+use crate::outbox::Ready;
+use crate::transport::Transport;
+use tollfree_wire::header::{FLAG_METADATA, Header};
+use tollfree_wire::{Packet, Reason};
+
+impl Transport {
+    /// A request, or a fragment of one.
+    pub(crate) fn on_request(
+        &mut self,
+        now: u64,
+        packet: &Packet<'_>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), Reason> {
+        let header = &packet.header;
+        let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
+        let spec = session.spec(header.method);
+        let server = session.server().ok_or(Reason::WrongKind)?;
+        let outdated = server.outdated;
+        let slot = server.slot_mut(header.call);
+        if header.call < slot.call {
+            return Err(Reason::StaleCall);
+        }
+        if header.call == slot.call && slot.state != State::Deferred {
+            match slot.state {
+                State::Assembling => return self.on_request_fragment(now, packet, sink),
+                State::Waiting => return self.turn_away(header),
+                _ => {}
+            }
+            if spec.ordered && header.fragment == 0 {
+                self.raise_floor(now, packet, sink);
+            }
+            return self.on_repetition(now, header);
+        }
+        // The client has put a new call into the slot: nobody waits for the old one any more.
+        if !matches!(slot.state, State::Over | State::Answered | State::Deferred) {
+            self.retire_slot(header.session, slot_of(header.call));
+            self.drain(sink);
+        }
+        if outdated {
+            self.ask_to_renew(header.session);
+        }
+        if header.fragments > 1 {
+            return self.on_first_fragment(now, packet, sink);
+        }
+        if spec.ordered {
+            return self.on_ordered(now, packet, sink);
+        }
+        self.begin(now, header);
+        self.deliver(packet, sink)
+    }
+
+    /// A new call takes its slot.
+    pub(super) fn begin(&mut self, now: u64, header: &Header) {
+        let Some(session) = self.table.get_mut(header.session) else { return };
+        let spec = session.spec(header.method);
+        if let Some(server) = session.server() {
+            self.replies.free(server.slot_mut(header.call).begin(now, header, spec));
+        }
+    }
+
+    /// Delivers a request that is one packet, to the slot that it has taken.
+    pub(super) fn deliver(
+        &mut self,
+        packet: &Packet<'_>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), Reason> {
+        let &Packet { ref header, flat, body, .. } = packet;
+        let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
+        let peer = session.peer;
+        let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
+        if header.deadline_us == 0 {
+            slot.state = State::Over;
+            self.counters.requests_expired += 1;
+            return Err(Reason::StaleCall);
+        }
+        slot.state = State::Running;
+        self.counters.calls_received += 1;
+        sink(Event::Request(IncomingRequest {
+            call: IncomingCall { session: header.session, call: header.call },
+            peer,
+            session: header.session,
+            method: header.method,
+            layout: header.layout,
+            deadline_ns: slot.deadline_ns,
+            judged: if self.config.verified { header.tag } else { 0 },
+            flat,
+            metadata: header.flags & FLAG_METADATA != 0,
+            body,
+        }));
+        Ok(())
+    }
+
+    /// A request that has been delivered already: its answer, if there is one, or the word that it is worked on.
+    fn on_repetition(&mut self, now: u64, header: &Header) -> Result<(), Reason> {
+        let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
+        let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
+        if !slot.spec.is_reliable() {
+            return Err(Reason::DuplicateCall);
+        }
+        match (slot.state, slot.reply.as_deref_mut()) {
+            (State::Running | State::Held | State::Postponed, _) => slot.ack_due = true,
+            (State::Answered | State::Answering, Some(reply)) => {
+                self.counters.replies_repeated += u64::from(slot.state == State::Answered);
+                reply.heard_at = now;
+                reply.window.probe();
+                slot.ack_due = !reply.window.has_begun(); // its turn has not come
+            }
+            _ => return Err(Reason::StaleCall),
+        }
+        if !std::mem::replace(&mut slot.ready, true) {
+            self.outbox.push(Ready::Slot(header.session, slot_of(header.call)));
+        }
+        Err(Reason::DuplicateCall)
+    }
+}
