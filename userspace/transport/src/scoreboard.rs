@@ -38,7 +38,7 @@ pub(crate) struct Progress {
     pub landed: u32,
     /// Packets now given up as lost.
     pub lost: u32,
-    /// Packets given up as lost that had only been late.
+    /// Packets given up as lost because others had overtaken them, that had only been late.
     pub late: u32,
     /// Packets that met congestion.
     pub marked: u32,
@@ -67,6 +67,8 @@ pub(crate) struct Scoreboard {
     /// By index, modulo its length.
     sent: Vec<Sent>,
     orders: u32,
+    /// Transmissions up to this one were given up because nothing was heard, if they were: their arrival is no news of order.
+    unheard: u32,
     /// The latest transmission known to have arrived.
     newest: Sent,
     /// The sequence of the latest ack.
@@ -188,14 +190,14 @@ impl Scoreboard {
         if new == 0 {
             return;
         }
-        let late = (new & *self.lost.word(word)).count_ones();
+        let given_up = new & *self.lost.word(word);
+        let late = given_up.count_ones();
         *self.arrived.word(word) |= new;
         *self.lost.word(word) &= !new;
         self.lost_count -= late;
         self.outstanding -= new.count_ones() - late;
         progress.arrived += new.count_ones();
         progress.landed += new.count_ones() - late;
-        progress.late += late;
         self.top = self.top.max(start + 64 - new.leading_zeros());
         let mut bits = new;
         while bits != 0 {
@@ -203,6 +205,8 @@ impl Scoreboard {
             if sent.order > self.newest.order {
                 self.newest = sent;
             }
+            progress.late +=
+                u32::from(given_up & bits & bits.wrapping_neg() != 0 && sent.order > self.unheard);
             bits &= bits - 1;
         }
     }
@@ -272,6 +276,7 @@ impl Scoreboard {
     /// Gives up everything under way. Returns how many packets that were.
     pub fn give_up(&mut self) -> u32 {
         let given_up = self.outstanding;
+        self.unheard = self.orders;
         let mut word = self.base / 64;
         while word * 64 < self.next {
             let open = self.under_way(word);
