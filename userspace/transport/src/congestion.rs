@@ -4,7 +4,12 @@
 //! lowest one seen lately is time spent in queues; where *every* packet of a round trip waited longer than the target, a
 //! queue stands, and the window shrinks in proportion (Swift's rule). The lowest of a round is taken because processes
 //! that wait for a core delay some packets by milliseconds, but not all of them: a rule that listened to each
-//! packet would take a busy host for a busy network. Marks (ECN) and losses count too, once per round.
+//! packet would take a busy host for a busy network. Marks (ECN) count too, once per round.
+//!
+//! A loss is congestion only where a queue may have overflowed. Links and hosts lose packets by chance as well, and who takes
+//! each for congestion gets next to nothing through there: the less it sends, the less it needs to lose. A queue that drops is
+//! full, and a full one delays: so what is lost while packets come through much sooner than they have on this
+//! path before was not lost to a queue. Until a queue has been seen at all, only a flood of losses is one.
 //!
 //! The base round trip goes stale: routes change, and a sender that starts when a queue stands takes it for the path.
 //! So a sender that has not seen its base for a while nearly stops for a few round trips to measure it; senders
@@ -21,8 +26,17 @@ const DRAINED: f64 = 4.0;
 /// How strongly a round above the target shrinks the window, and how much one round may.
 const BETA: f64 = 0.8;
 const SHRINK_MOST: f64 = 0.5;
-/// A round with loss leaves this much of the window.
+/// A round with loss by congestion leaves this much of the window.
 const AFTER_LOSS: f64 = 0.7;
+/// So many losses in a round, and this part of the window, are congestion whatever else is known.
+const FLOOD: u32 = 8;
+const FLOOD_SHARE: f64 = 3.0;
+/// A round trip that is longer than the base by less than this part of it shows no queue.
+const SEEN: u64 = 16;
+/// Queues shorter than the deepest one seen by this part were not full.
+const FULL: u64 = 4;
+/// Rounds for which the deepest queue is remembered, about.
+const DEEPEST_ROUNDS: u64 = 256;
 /// The weight of a round in the average of marked packets.
 const MARK_WEIGHT: f64 = 1.0 / 16.0;
 /// The base is measured anew when it was not seen for this long, in ns, or for this many round trips if that is longer.
@@ -56,6 +70,8 @@ pub(crate) struct Congestion {
     round: Round,
     /// The share of packets that are marked, averaged over rounds.
     marking: f64,
+    /// The longest round trip at which a queue stood that did not overflow, in ns; fades. 0: none is known.
+    deepest: u64,
     /// Until then, a loss is the same congestion as the last.
     reacted_until: u64,
     congested_until: u64,
@@ -68,6 +84,7 @@ struct Round {
     /// The lowest round trip.
     lowest: u64,
     arrived: u32,
+    lost: u32,
     marked: u32,
     /// The window has held something back.
     limited: bool,
@@ -75,7 +92,7 @@ struct Round {
 
 impl Round {
     fn new(ends: u64) -> Round {
-        Round { ends, lowest: u64::MAX, arrived: 0, marked: 0, limited: false }
+        Round { ends, lowest: u64::MAX, arrived: 0, lost: 0, marked: 0, limited: false }
     }
 }
 
@@ -94,6 +111,7 @@ impl Congestion {
             draining: None,
             round: Round::new(0),
             marking: 1.0,
+            deepest: 0,
             reacted_until: 0,
             congested_until: 0,
         }
@@ -119,9 +137,13 @@ impl Congestion {
     /// The round trip above which a queue is too long, in ns. Senders with a small window tolerate more: where many
     /// share a queue, one packet of each is a long one.
     pub fn target(&self) -> u64 {
-        let base = self.base();
         let many = 1.0 + 2.0 / self.window.max(1.0).sqrt();
-        base + (self.queue_ns.max(base / 4).max(JITTER * self.variation) as f64 * many) as u64
+        self.base() + (self.tolerated() as f64 * many) as u64
+    }
+
+    /// Time in queues that is no congestion, for a sender whose window is large, in ns.
+    fn tolerated(&self) -> u64 {
+        self.queue_ns.max(self.base() / 4).max(JITTER * self.variation)
     }
 
     /// The window has held a packet back.
@@ -132,15 +154,19 @@ impl Congestion {
     /// Takes what an ack has brought. `smoothed` is the smoothed round trip, in ns.
     pub fn on_ack(&mut self, now: u64, progress: &Progress, smoothed: u64, variation: u64) {
         self.variation = variation;
-        let mut calm = self.draining.is_none() && progress.marked == 0 && progress.lost == 0;
+        let mut calm = self.draining.is_none() && progress.marked == 0;
         if let Some(round_trip) = progress.round_trip {
             self.measure(now, round_trip);
             calm &= round_trip <= self.target();
         }
         self.round.arrived += progress.arrived;
         self.round.marked += progress.marked;
-        if progress.lost > 0 && now >= self.reacted_until {
-            self.shrink(now, AFTER_LOSS, smoothed);
+        self.round.lost = (self.round.lost + progress.lost).saturating_sub(progress.late);
+        if progress.lost > 0 && self.is_flooded() {
+            calm = false;
+            if now >= self.reacted_until {
+                self.shrink(now, AFTER_LOSS, smoothed);
+            }
         }
         if calm && self.round.limited {
             self.grow(f64::from(progress.arrived));
@@ -155,14 +181,29 @@ impl Congestion {
         self.window = (self.window + by).min(self.most);
     }
 
+    /// Whether what the round has lost may have been lost to a full queue.
+    fn overflows(&self) -> bool {
+        let Round { lowest, lost, .. } = self.round;
+        let (base, depth) = (self.base(), self.deepest.saturating_sub(self.base()));
+        let full = depth > base / SEEN && lowest >= self.deepest - depth / FULL;
+        // While the window doubles, the network has not shown what it takes.
+        lost > 0 && full && self.window >= self.threshold
+    }
+
+    /// Whether the round has lost more than chance takes anywhere where one would want to send.
+    fn is_flooded(&self) -> bool {
+        let Round { lost, .. } = self.round;
+        lost >= FLOOD && f64::from(lost) * FLOOD_SHARE > self.window
+    }
+
     fn measure(&mut self, now: u64, round_trip: u64) {
         self.round.lowest = self.round.lowest.min(round_trip);
         if let Some((_, lowest)) = &mut self.draining {
             *lowest = round_trip.min(*lowest);
         }
         self.base = Some(match self.base {
-            // Within a sixteenth it is the same base, seen again.
-            Some((base, _)) if round_trip <= base + base / 16 => (base.min(round_trip), now),
+            // It is the same base, seen again.
+            Some((base, _)) if round_trip <= base + base / SEEN => (base.min(round_trip), now),
             Some(base) => base,
             None => (round_trip, now),
         });
@@ -171,11 +212,21 @@ impl Congestion {
     fn end_round(&mut self, now: u64, smoothed: u64) {
         let Round { lowest, arrived, marked, limited, .. } = self.round;
         let target = self.target();
+        let overflows = self.overflows();
+        if limited {
+            self.deepest -= self.deepest.saturating_sub(self.base()) / DEEPEST_ROUNDS;
+        }
+        if lowest != u64::MAX && !self.is_flooded() {
+            self.deepest = self.deepest.max(lowest);
+        }
         let share = f64::from(marked) / f64::from(arrived.max(marked).max(1));
         self.marking += (share - self.marking) * MARK_WEIGHT;
+        let waited_too_long = lowest != u64::MAX && lowest > target;
         if marked > 0 {
             self.shrink(now, 1.0 - self.marking / 2.0, smoothed);
-        } else if lowest != u64::MAX && lowest > target {
+        } else if overflows && now >= self.reacted_until {
+            self.shrink(now, AFTER_LOSS, smoothed);
+        } else if waited_too_long {
             let over = (lowest - target) as f64 / lowest as f64;
             self.shrink(now, 1.0 - BETA * over, smoothed);
         }
@@ -290,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_shrink_by_their_share_and_a_loss_once_a_round() {
+    fn marks_shrink_by_their_share() {
         let mut congestion = Congestion::new(50_000, 2048);
         let mut now = 1_000_000;
         for _ in 0..60 {
@@ -299,13 +350,32 @@ mod tests {
         let before = congestion.window();
         round(&mut congestion, &mut now, RTT, |progress| progress.marked = progress.arrived);
         assert!(congestion.window() < before && congestion.window() > before * 0.9);
-        now += RTT;
+    }
+
+    #[test]
+    fn a_loss_is_congestion_where_the_queue_is_as_deep_as_it_ever_was_or_in_floods() {
+        let mut congestion = Congestion::new(50_000, 2048);
+        let mut now = 1_000_000;
+        let lose = |congestion: &mut Congestion, now: u64, lost| {
+            let before = congestion.window();
+            congestion.on_ack(now, &Progress { lost, ..Progress::default() }, RTT, 0);
+            congestion.window() / before
+        };
+        for round_trip in [RTT, RTT, RTT + 90_000, RTT] {
+            round(&mut congestion, &mut now, round_trip, |_| {});
+        }
+        assert_eq!(lose(&mut congestion, now + 1, 5), 1.0, "nothing waits");
+        let late = |progress: &mut Progress| progress.lost = 1;
         let before = congestion.window();
-        let loss = Progress { lost: 1, ..Progress::default() };
-        congestion.on_ack(now, &loss, RTT, 0);
-        assert_eq!(congestion.window(), before * AFTER_LOSS);
-        congestion.on_ack(now + RTT / 2, &loss, RTT, 0);
-        assert_eq!(congestion.window(), before * AFTER_LOSS);
+        round(&mut congestion, &mut now, RTT + 40_000, late);
+        assert!(congestion.window() > before, "a queue as long has lost nothing before");
+        let before = congestion.window();
+        round(&mut congestion, &mut now, RTT + 80_000, late);
+        assert!(congestion.window() < before * 0.8, "{} of {before}", congestion.window());
+        now += 3 * RTT;
+        round(&mut congestion, &mut now, RTT, |_| {});
+        assert_eq!(lose(&mut congestion, now + 1, 100), AFTER_LOSS, "a flood");
+        assert_eq!(lose(&mut congestion, now + RTT / 2, 100), 1.0, "once a round");
     }
 
     #[test]

@@ -19,8 +19,13 @@ use std::collections::VecDeque;
 /// more, up to what the receiver's replay check lets through.
 const REORDER_MIN: u32 = 3;
 const REORDER_MAX: u32 = 64;
+/// Packets lost without any having only been late, after which a path counts as half as bad.
+const REORDER_FADES: u32 = 64;
 /// The shortest time to wait for a packet that others have overtaken, in ns.
 const REORDER_NS: u64 = 50_000;
+/// A network that lets nothing through has stopped: where this part of a window is gone, or after so many round trips.
+const STOPPED_SHARE: f64 = 3.0;
+const STOPPED_ROUNDS: u64 = 8;
 /// Assumed before anything was measured, in ns.
 const UNKNOWN_NS: u64 = 1_000_000;
 
@@ -43,6 +48,8 @@ pub(crate) struct Flow {
     pacer: Pacer,
     in_flight: u32,
     reorder: u32,
+    /// Packets lost since one was only late.
+    truly_lost: u32,
     /// When something last arrived or was sent with nothing under way.
     active_at: u64,
     /// What waits for the network, in order. Each is in the outbox or in here.
@@ -58,6 +65,7 @@ impl Flow {
             pacer: Pacer::default(),
             in_flight: 0,
             reorder: REORDER_MIN,
+            truly_lost: 0,
             active_at: now,
             parked: VecDeque::new(),
         }
@@ -121,8 +129,11 @@ impl Flow {
         if progress.arrived > 0 {
             self.active_at = now;
         }
+        self.truly_lost += progress.lost;
         if progress.late > 0 {
-            self.reorder = (self.reorder * 2).min(REORDER_MAX);
+            (self.reorder, self.truly_lost) = ((self.reorder * 2).min(REORDER_MAX), 0);
+        } else if self.truly_lost >= REORDER_FADES {
+            (self.reorder, self.truly_lost) = ((self.reorder / 2).max(REORDER_MIN), 0);
         }
         self.congestion.on_ack(now, progress, self.smoothed(), self.round_trip.variation());
     }
@@ -135,9 +146,12 @@ impl Flow {
     /// Nothing was heard of a message for so long that what was under way of it, `given_up` packets, is gone.
     pub fn on_timeout(&mut self, now: u64, given_up: u32) {
         self.in_flight -= given_up;
-        // Where other messages' packets arrive it is not the network that has stopped.
-        if given_up > 0 && now.saturating_sub(self.active_at) > 2 * self.smoothed() {
-            self.congestion.on_timeout(now, self.smoothed());
+        let (silence, round_trip) = (now.saturating_sub(self.active_at), self.smoothed());
+        // Where other messages' packets arrive it is not the network that has stopped; and the last packet of a message may
+        // be lost twice by chance.
+        let many = f64::from(given_up) * STOPPED_SHARE > self.congestion.window();
+        if given_up > 0 && silence > 2 * round_trip && (many || silence > STOPPED_ROUNDS * round_trip) {
+            self.congestion.on_timeout(now, round_trip);
         }
     }
 

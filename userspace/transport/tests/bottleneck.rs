@@ -24,6 +24,8 @@ struct Link {
     mark: u64,
     /// One way, besides waiting, in ns.
     delay: u64,
+    /// The share of packets that get lost on the way, whatever waits: in 1000.
+    lost: u64,
 }
 
 /// A packet that arrives.
@@ -57,6 +59,8 @@ struct World {
     waited: (u64, u64),
     /// Until then the service has no room for requests.
     full_until: u64,
+    /// What losses follow from.
+    random: u64,
 }
 
 fn peer(number: usize) -> Peer {
@@ -98,6 +102,7 @@ impl World {
             dropped: 0,
             waited: (0, 0),
             full_until: 0,
+            random: 1,
         }
     }
 
@@ -153,8 +158,20 @@ impl World {
     }
 
     fn look_after(&mut self, number: usize) {
-        let World { now, hosts, wire, link, free_at, numbers, carried, dropped, waited, full_until, .. } =
-            self;
+        let World {
+            now,
+            hosts,
+            wire,
+            link,
+            free_at,
+            numbers,
+            carried,
+            dropped,
+            waited,
+            full_until,
+            random,
+            ..
+        } = self;
         let server = hosts.len() - 1;
         let host = &mut hosts[number];
         if host.timeout().is_some_and(|at| at <= *now) {
@@ -197,6 +214,11 @@ impl World {
                 arrival.at = *free_at + link.delay;
                 carried[number] += length;
                 *waited = (waited.0 + wait, waited.1 + 1);
+                *random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                if (*random >> 33) % 1000 < link.lost {
+                    return Ok(());
+                }
             }
             wire.push(Reverse(arrival));
             Ok(())
@@ -214,6 +236,11 @@ impl World {
     fn used(&self, ns: u64) -> f64 {
         let bytes: u64 = self.carried.iter().sum();
         bytes as f64 * 8e9 / self.link.bits_per_second as f64 / ns as f64
+    }
+
+    /// The share of packets that the queue had no room for.
+    fn lost(&self) -> f64 {
+        self.dropped as f64 / (self.dropped + self.waited.1) as f64
     }
 
     /// The mean time in the queue, in µs.
@@ -240,9 +267,11 @@ impl World {
 }
 
 /// Four Gbit/s, 50 µs there and back, a megabyte of queue.
-const RACK: Link = Link { bits_per_second: 4_000_000_000, queue: 1 << 20, mark: u64::MAX, delay: 25 * US };
+const RACK: Link =
+    Link { bits_per_second: 4_000_000_000, queue: 1 << 20, mark: u64::MAX, delay: 25 * US, lost: 0 };
 /// One Gbit/s, 2 ms there and back.
-const TOWN: Link = Link { bits_per_second: 1_000_000_000, queue: 1 << 20, mark: u64::MAX, delay: MS };
+const TOWN: Link =
+    Link { bits_per_second: 1_000_000_000, queue: 1 << 20, mark: u64::MAX, delay: MS, lost: 0 };
 
 #[test]
 fn one_sender_uses_the_link_and_keeps_its_queue_short() {
@@ -273,6 +302,23 @@ fn two_senders_share_within_a_fifth_though_one_came_later() {
 }
 
 #[test]
+fn loss_that_is_not_congestion_costs_what_is_lost_and_little_more() {
+    // As much as the most that may be under way fills of the third.
+    let far = Link { bits_per_second: 10_000_000_000, delay: MS, ..RACK };
+    for (name, link, calls, least) in [("rack", RACK, 4, 0.9), ("town", TOWN, 8, 0.8), ("far", far, 16, 0.5)]
+    {
+        for lost in [1, 10, 100] {
+            let mut world = World::new(Link { lost, ..link }, 1 << 20, &[(calls, 0)]);
+            world.run_for(300 * MS);
+            world.forget();
+            world.run_for(300 * MS);
+            world.report(&format!("{name}, {lost} of 1000 lost"), 300 * MS);
+            assert!(world.used(300 * MS) > least, "{name}, {lost}: {}", world.used(300 * MS));
+        }
+    }
+}
+
+#[test]
 fn marks_keep_the_queue_shorter_than_delay_does() {
     let link = Link { mark: 20_000, ..RACK };
     let mut world = World::new(link, 1 << 20, &[(2, 0), (2, 50 * MS)]);
@@ -293,7 +339,23 @@ fn many_senders_into_a_shallow_queue_do_not_collapse() {
     world.run_for(250 * MS);
     world.report("incast", 250 * MS);
     assert!(world.used(250 * MS) > 0.7, "{}", world.used(250 * MS));
-    assert!(world.fairness() > 0.2, "{}", world.fairness());
+    assert!(world.fairness() > 0.5, "{}", world.fairness());
+}
+
+#[test]
+fn an_overflowing_queue_is_congestion_however_shallow_it_is() {
+    for queue in [15_000, 30_000, 60_000] {
+        for senders in [&[(4, 0)][..], &[(4, 0), (4, 20 * MS)]] {
+            let mut world = World::new(Link { queue, ..RACK }, 1 << 20, senders);
+            world.run_for(400 * MS);
+            world.forget();
+            world.run_for(600 * MS);
+            world.report(&format!("{queue} bytes of queue"), 600 * MS);
+            assert!(world.used(600 * MS) > 0.85, "{queue}: {}", world.used(600 * MS));
+            assert!(world.lost() < 0.08, "{queue}: {}", world.lost());
+            assert!(world.fairness() > 0.8, "{queue}: {}", world.fairness());
+        }
+    }
 }
 
 #[test]
