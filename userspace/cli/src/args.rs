@@ -107,6 +107,8 @@ pub enum Iface {
     Detach {
         /// The interface
         interface: String,
+        #[command(flatten)]
+        output: Output,
     },
     /// List the interfaces with XDP programs of Tollfree
     List(Output),
@@ -129,6 +131,8 @@ pub struct Attach {
     /// The compiled XDP programs; searched for when absent
     #[arg(long, env = "TOLLFREE_OBJECT", hide_env = true, value_name = "FILE")]
     pub object: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// A policy and its schema.
@@ -162,6 +166,17 @@ pub enum Emit {
     Ir,
     /// The eBPF instructions, with the elements and lines that they come from
     Asm,
+}
+
+/// Where the calls of tests are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TestPlace {
+    /// In the engine's evaluator
+    Engine,
+    /// By the XDP programs in the kernel, with the engine behind them for what they leave to it
+    Xdp,
+    /// In both, which must agree
+    Both,
 }
 
 /// `tollfree policy …`
@@ -198,7 +213,9 @@ pub enum Policy {
     },
     /// Make the calls in a policy's tests and show what becomes of them; changes nothing
     ///
-    /// The tests of FILE.policy are in FILE.test beside it; `policies/README.md` describes them.
+    /// The tests of FILE.policy are in FILE.test beside it; `policies/README.md` describes them. Calls are made in the
+    /// engine's evaluator and, where this user may load programs, once more by the XDP programs in the kernel; the same
+    /// must come of them. No interface and no daemon is touched.
     Test {
         /// The policies
         #[arg(required = true, value_name = "FILE")]
@@ -209,6 +226,12 @@ pub enum Policy {
         /// Folder to search for imports of the schema; may be repeated
         #[arg(short = 'I', long = "include", value_name = "DIR")]
         includes: Vec<PathBuf>,
+        /// Where the calls are made; both places where this user may, when absent
+        #[arg(long, value_enum, value_name = "PLACE")]
+        place: Option<TestPlace>,
+        /// The compiled XDP programs; searched for when absent
+        #[arg(long, env = "TOLLFREE_OBJECT", hide_env = true, value_name = "FILE")]
+        object: Option<PathBuf>,
         #[command(flatten)]
         output: Output,
     },
@@ -314,7 +337,7 @@ pub enum Schema {
         #[arg(short = 'I', long = "include", value_name = "DIR")]
         includes: Vec<PathBuf>,
         /// Write the layout manifest to this file; to the standard output when absent
-        #[arg(short = 'o', long, value_name = "FILE", conflicts_with = "rust")]
+        #[arg(long, value_name = "FILE", conflicts_with = "rust")]
         out: Option<PathBuf>,
         /// Write Rust stubs into this folder instead, one file per package
         #[arg(long, value_name = "DIR")]
@@ -361,7 +384,9 @@ impl Command {
         let output = match self {
             Command::Status(output) | Command::Clean(output) => output,
             Command::Check(check) => &check.output,
-            Command::Iface(Iface::List(output)) => output,
+            Command::Iface(
+                Iface::Attach(Attach { output, .. }) | Iface::Detach { output, .. } | Iface::List(output),
+            ) => output,
             Command::Policy(
                 Policy::Check { output, .. }
                 | Policy::Explain { output, .. }
@@ -381,7 +406,6 @@ impl Command {
             Command::Program(Program::Verify { output, .. }) => output,
             Command::Run(_)
             | Command::Policy(Policy::Fmt { .. })
-            | Command::Iface(Iface::Attach(_) | Iface::Detach { .. })
             | Command::Schema(Schema::Compile { .. }) => return None,
         };
         Some(*output)

@@ -12,7 +12,7 @@ use tollfree_engine::{Driver, Written};
 use tollfree_loader::{DecisionsMap, Interface, Prepared, Table};
 use tollfree_policy::{Compiled, Decisions, PeerView, TableSpec, Tracked};
 use tollfree_wire::SessionEntry;
-use tollfree_wire::maps::{IDENTITY_MAX, LayoutKey, PeerEntry};
+use tollfree_wire::maps::{LayoutKey, PeerEntry};
 
 /// Mirrors the engine's knowledge into an interface's maps, and its sockets. Lives on the poll thread.
 pub struct Mirror {
@@ -142,7 +142,8 @@ impl Mirror {
 
     fn open_session(&self, entry: &SessionEntry, peer: &PeerView<'_>) -> Result<(), tollfree_loader::Error> {
         let session = entry.guard.index;
-        self.interface.peer_insert(&peer_entry(session, peer))?;
+        let PeerView { address, identity, namespace, .. } = *peer;
+        self.interface.peer_insert(&PeerEntry::new(session, address, identity, namespace))?;
         let mut inner = self.known.lock();
         inner.sessions.insert(session, Peer::of(peer));
         inner.policies.iter().try_for_each(|told| told.decide(session, peer))?;
@@ -187,42 +188,5 @@ impl Driver for Mirror {
         let entry = self.interface.session_get(index).ok().flatten()?;
         let SessionEntry { last_seen_ns, idle_ns, calls, .. } = entry;
         Some(Tracked { last_seen_ns, idle_ns, calls })
-    }
-}
-
-fn peer_entry(session: u32, peer: &PeerView<'_>) -> PeerEntry {
-    PeerEntry {
-        session,
-        reserved: 0,
-        address: peer.address,
-        identity: inline(peer.identity),
-        namespace: inline(peer.namespace),
-    }
-}
-
-/// A length byte, text, zeros. The configuration takes no longer texts.
-fn inline(text: Option<&str>) -> [u8; 1 + IDENTITY_MAX] {
-    let mut bytes = [0; 1 + IDENTITY_MAX];
-    let text = text.unwrap_or_default().as_bytes();
-    if let (Some(room), Ok(length)) = (bytes.get_mut(1..=text.len()), u8::try_from(text.len())) {
-        room.copy_from_slice(text);
-        bytes[0] = length;
-    }
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_peer_is_as_xdp_reads_it() {
-        let view = PeerView { address: [7; 16], identity: Some("frontend"), ..PeerView::default() };
-        let entry = peer_entry(5, &Peer::of(&view).view());
-        assert_eq!((entry.session, entry.address), (5, [7; 16]));
-        assert_eq!(&entry.identity[..10], b"\x08frontend\0");
-        assert_eq!(entry.namespace, [0; 1 + IDENTITY_MAX], "not known");
-        assert_eq!(inline(Some(&"x".repeat(IDENTITY_MAX)))[0], IDENTITY_MAX as u8);
-        assert_eq!(inline(Some(&"x".repeat(IDENTITY_MAX + 1)))[0], 0, "never cut");
     }
 }

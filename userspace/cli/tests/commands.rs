@@ -108,7 +108,7 @@ fn a_schema_compiles_to_a_manifest() {
     let manifest = home.path().join("hash.json");
     let run = tollfree(
         home.path(),
-        &["schema", "compile", &source("schemas/hash.proto"), "-o", manifest.to_str().unwrap()],
+        &["schema", "compile", &source("schemas/hash.proto"), "--out", manifest.to_str().unwrap()],
     );
     assert_eq!(run.code, 0, "{}", run.err);
     let stubs = home.path().join("stubs");
@@ -267,7 +267,7 @@ fn a_policy_is_tested_by_the_file_beside_it() {
         )
     };
     write(home.path(), "deny.test", &case("reject PERMISSION_DENIED"));
-    let arguments = ["policy", "test", policy.to_str().unwrap()];
+    let arguments = ["policy", "test", policy.to_str().unwrap(), "--place", "engine"];
     let run = tollfree(home.path(), &arguments);
     assert_eq!(run.code, 0, "{}", run.err);
     assert!(run.out.ends_with("1 policy, 1 case, 0 failed\n"), "{}", run.out);
@@ -282,6 +282,64 @@ fn a_policy_is_tested_by_the_file_beside_it() {
     let run = tollfree(home.path(), &arguments);
     assert_eq!(run.code, 3, "{}", run.err);
     assert!(run.err.contains("deny.test") && run.err.contains("schem"), "{}", run.err);
+}
+
+/// Whether the XDP programs can be loaded here; says why not.
+fn has_kernel(home: &Path, policy: &str) -> bool {
+    let run = tollfree(home, &["policy", "test", policy, "-o", "json"]);
+    let skipped = &run.json()[0]["skipped_at_xdp"];
+    if let Some(why) = skipped.as_str() {
+        println!("skipped: {why}");
+    }
+    skipped.is_null()
+}
+
+#[test]
+fn every_policy_of_the_library_does_the_same_in_the_kernel_and_in_the_engine() {
+    let home = home();
+    let mut policies = Vec::new();
+    for folder in ["policies/std", "policies/cookbook"] {
+        let files = std::fs::read_dir(source(folder)).unwrap().flatten().map(|file| file.path());
+        policies.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "policy")));
+    }
+    let policies: Vec<&str> = policies.iter().filter_map(|path| path.to_str()).collect();
+    if !has_kernel(home.path(), policies[0]) {
+        return;
+    }
+    let run = tollfree(
+        home.path(),
+        &[&["policy", "test", "-o", "json", "--place", "both"], &policies[..]].concat(),
+    );
+    assert_eq!(run.code, 0, "{}{}", run.out, run.err);
+    let reports = run.json();
+    let reports = reports.as_array().unwrap();
+    assert_eq!(reports.len(), policies.len());
+    let cases = reports.iter().flat_map(|report| report["cases"].as_array().unwrap());
+    let at_xdp = cases.filter(|case| case["ran"].as_array().unwrap().contains(&"xdp".into())).count();
+    assert!(at_xdp >= 40, "only {at_xdp} cases ran in the kernel");
+}
+
+#[test]
+fn a_case_that_fails_in_the_kernel_says_where_and_how() {
+    let home = home();
+    let schema = source("schemas/shop.proto");
+    let policy = "deny()\ndeny():\n    match get(rpc, 'user'):\n        'eve' => reject(PERMISSION_DENIED)\n        _ => send(rpc)\n";
+    let policy = write(home.path(), "deny.policy", policy);
+    let policy = policy.to_str().unwrap();
+    let test = format!(
+        "schema = {schema:?}\n[[case]]\nname = \"eve\"\nmethod = \"shop.Catalog/Get\"\nfields = {{ user = \"eve\" }}\n\
+         expect = \"send\"\n"
+    );
+    write(home.path(), "deny.test", &test);
+    if !has_kernel(home.path(), policy) {
+        return;
+    }
+    let run = tollfree(home.path(), &["policy", "test", policy]);
+    assert_eq!(run.code, 1, "{}", run.err);
+    assert!(run.out.contains("engine+xdp"), "{}", run.out);
+    assert!(run.out.contains("eve: it ended reject PERMISSION_DENIED, not send"), "{}", run.out);
+    let run = tollfree(home.path(), &["policy", "test", policy, "--place", "xdp"]);
+    assert!(run.out.contains("  xdp") && run.out.contains("1 case (1 at XDP), 1 failed"), "{}", run.out);
 }
 
 #[test]

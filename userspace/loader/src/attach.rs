@@ -17,9 +17,9 @@ use tollfree_wire::maps::{self, Config, Stage};
 pub const DEFAULT_PORT: u16 = 7400;
 
 /// The program that the link holds.
-const ROOT: &str = "tf_root";
+pub(crate) const ROOT: &str = "tf_root";
 /// The programs in the slots that are never empty.
-const STAGES: [(Stage, &str); 4] = [
+pub(crate) const STAGES: [(Stage, &str); 4] = [
     (Stage::Deliver, "tf_deliver"),
     (Stage::Reject, "tf_reject"),
     (Stage::Drop, "tf_drop"),

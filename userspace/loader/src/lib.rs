@@ -7,6 +7,7 @@
 //! Not here: what policies mean (they come as ready objects), AF_XDP sockets themselves, and the daemon.
 
 mod attach;
+mod bench;
 mod bpffs;
 mod capability;
 mod device;
@@ -24,6 +25,7 @@ mod tables;
 mod verify;
 
 pub use attach::{AttachOptions, DEFAULT_PORT};
+pub use bench::{Bench, Ran};
 pub use capability::missing_capabilities;
 pub use device::{Attached, Mode, attached};
 pub use error::Error;

@@ -105,6 +105,6 @@ impl Object {
 }
 
 /// The slot of a part of a policy, by its program's name.
-fn part(name: &str) -> Option<u32> {
+pub(crate) fn part(name: &str) -> Option<u32> {
     name.strip_prefix(PROGRAM)?.strip_prefix('_')?.parse().ok()
 }

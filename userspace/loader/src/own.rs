@@ -21,11 +21,16 @@ impl Own {
         if object.own.iter().any(|name| name == GENERATION) {
             let map = MapHandle::from_pinned_path(pins.join(GENERATION))
                 .map_err(|cause| unusable(format!("{cause:#}")))?;
-            map.update(&0u32.to_ne_bytes(), &generation.to_ne_bytes(), MapFlags::ANY)
-                .map_err(|cause| unusable(format!("its generation cannot be set: {cause:#}")))?;
+            set_generation(&map, generation)?;
         }
         Ok(Own { decisions: DecisionsMap::open(pins, interface)? })
     }
+}
+
+/// Writes a policy's generation where it reads it.
+pub(crate) fn set_generation(map: &MapHandle, generation: u64) -> Result<(), Error> {
+    map.update(&0u32.to_ne_bytes(), &generation.to_ne_bytes(), MapFlags::ANY)
+        .map_err(|cause| unusable(format!("its generation cannot be set: {cause:#}")))
 }
 
 /// Where a policy finds what was decided for each session.

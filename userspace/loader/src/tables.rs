@@ -48,7 +48,7 @@ impl Interface {
         let map = self.table(table)?;
         check(table, "key", map.map.key_size(), key)?;
         check(table, "value", map.map.value_size(), value)?;
-        if is_counter(&map) {
+        if is_counter(&map.map) {
             return Err(Error::Counter { table: table.to_owned() });
         }
         map.set(key, value)
@@ -100,20 +100,22 @@ impl Interface {
 }
 
 /// Whether each CPU has numbers of its own in it.
-fn is_counter(map: &SharedMap) -> bool {
-    matches!(map.map.map_type(), MapType::PercpuArray | MapType::PercpuHash | MapType::LruPercpuHash)
+pub(crate) fn is_counter(map: &MapHandle) -> bool {
+    matches!(map.map_type(), MapType::PercpuArray | MapType::PercpuHash | MapType::LruPercpuHash)
 }
 
 fn get(map: &SharedMap, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-    if !is_counter(map) {
+    if !is_counter(&map.map) {
         return map.get(key);
     }
     let values = map.map.lookup_percpu(key, MapFlags::ANY).map_err(map.failed("read"))?;
-    let sum = |values: Vec<Vec<u8>>| {
-        let numbers = values.iter().filter_map(|value| bytemuck::try_pod_read_unaligned::<u64>(value).ok());
-        numbers.fold(0u64, u64::saturating_add).to_ne_bytes().to_vec()
-    };
     Ok(values.map(sum))
+}
+
+/// The sum of what the CPUs have.
+pub(crate) fn sum(values: Vec<Vec<u8>>) -> Vec<u8> {
+    let numbers = values.iter().filter_map(|value| bytemuck::try_pod_read_unaligned::<u64>(value).ok());
+    numbers.fold(0u64, u64::saturating_add).to_ne_bytes().to_vec()
 }
 
 /// A table that is written while calls run: held open, so that a write is one system call.

@@ -237,6 +237,24 @@ impl Effects {
     }
 }
 
+/// Whether what a policy does depends on chance.
+pub(crate) fn chances(policy: &Policy) -> bool {
+    let mut found = false;
+    let mut see = |node: Node<'_>| {
+        // A nonce is one of many, too.
+        found |= matches!(node, Node::Op(Op::Random | Op::Chance(_) | Op::Crypt { .. }));
+    };
+    for element in &policy.elements {
+        if let Some(Body::Block(block)) = &element.request {
+            visit(block, &mut see);
+        }
+        if let Some(block) = &element.response {
+            visit(block, &mut see);
+        }
+    }
+    found
+}
+
 fn table_name(policy: &Policy, table: usize) -> Option<String> {
     policy.tables.get(table).map(|table| table.name.clone())
 }

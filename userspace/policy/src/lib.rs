@@ -33,6 +33,7 @@ pub mod testing;
 
 pub use decisions::Decisions;
 pub use diagnostics::{Diagnostic, Diagnostics, Span};
+pub use ebpf::Clock;
 pub use engine::{
     Answered, CallView, Change, Eject, LogLine, Outcome, Paused, PeerView, Program, ResponseView, Route,
     Start, State, Tracked, Verdict,
@@ -65,11 +66,13 @@ pub struct Options<'a> {
     pub xdp: bool,
     /// The interface that calls come by or leave by: chains for another one are left out. `None`: none are.
     pub interface: Option<&'a str>,
+    /// Where the object has the time from.
+    pub clock: Clock,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { side: None, xdp: true, interface: None }
+        Options { side: None, xdp: true, interface: None, clock: Clock::Kernel }
     }
 }
 
@@ -101,6 +104,8 @@ pub struct Compiled {
     listing: Option<ebpf::Listing>,
     /// What a daemon must have for the policy to mean what it says.
     pub needs: Needs,
+    /// Whether what it does with a call depends on chance.
+    pub chances: bool,
 }
 
 /// Compiles a policy for the methods of a schema.
@@ -112,17 +117,8 @@ pub fn compile(
     schema: &Manifest,
     options: Options<'_>,
 ) -> Result<Compiled, Diagnostics> {
-    compile_with(source, schema, options, ebpf::Clock::Kernel)
-}
-
-fn compile_with(
-    source: &Source<'_>,
-    schema: &Manifest,
-    options: Options<'_>,
-    clock: ebpf::Clock,
-) -> Result<Compiled, Diagnostics> {
     let Source { name, text } = *source;
-    let Options { side, xdp, interface } = options;
+    let Options { side, xdp, interface, clock } = options;
     let mut sink = diagnostics::Sink::new(name, text);
     let file = parse::parse(text, &mut sink);
     let check::Checked { policy, transport, notes } =
@@ -158,6 +154,7 @@ fn compile_with(
         shared,
         homes,
         needs: needs::of(&policy),
+        chances: effects::chances(&policy),
     })
 }
 
@@ -198,7 +195,7 @@ pub fn format(source: &Source<'_>) -> Result<String, Diagnostics> {
 pub fn emit_ir(source: &Source<'_>, schema: &Manifest, options: Options<'_>) -> Result<String, Diagnostics> {
     let mut sink = diagnostics::Sink::new(source.name, source.text);
     let file = parse::parse(source.text, &mut sink);
-    let Options { side, xdp: _, interface } = options;
+    let Options { side, interface, .. } = options;
     let checked = check::check(&file, schema, check::Target { side, interface }, &mut sink);
     sink.finish()?;
     Ok(print::print(&checked.policy, schema))

@@ -2,7 +2,7 @@
 //! the language's reference compile.
 
 use std::path::{Path, PathBuf};
-use tollfree_policy::testing::{self, TestFile};
+use tollfree_policy::testing::{self, TestFile, Where};
 use tollfree_policy::{Options, Source, compile, sides};
 use tollfree_schema::Manifest;
 
@@ -70,7 +70,7 @@ fn failures(path: &Path, schema: &Manifest) -> Vec<String> {
     let test = TestFile::parse(&read(&path.with_extension("test")))
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(test.schema, "../../schemas/shop.proto", "{name}");
-    let report = match testing::run(&Source { name: &name, text: &text }, &test, schema) {
+    let report = match testing::run(&Source { name: &name, text: &text }, &test, schema, Where::Engine) {
         Ok(report) => report,
         Err(failure) => return vec![format!("{name}: {failure}")],
     };

@@ -149,6 +149,29 @@ pub struct PeerEntry {
     pub namespace: [u8; 1 + IDENTITY_MAX],
 }
 
+impl PeerEntry {
+    /// The entry of a session. A text of more than [`IDENTITY_MAX`] bytes is left out, never cut.
+    pub fn new(
+        session: u32,
+        address: [u8; 16],
+        identity: Option<&str>,
+        namespace: Option<&str>,
+    ) -> PeerEntry {
+        PeerEntry { session, reserved: 0, address, identity: inline(identity), namespace: inline(namespace) }
+    }
+}
+
+/// A length byte, text, zeros.
+fn inline(text: Option<&str>) -> [u8; 1 + IDENTITY_MAX] {
+    let mut bytes = [0; 1 + IDENTITY_MAX];
+    let text = text.unwrap_or_default().as_bytes();
+    if let (Some(room), Ok(length)) = (bytes.get_mut(1..=text.len()), u8::try_from(text.len())) {
+        room.copy_from_slice(text);
+        bytes[0] = length;
+    }
+    bytes
+}
+
 /// Key of [`LAYOUTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
@@ -157,4 +180,20 @@ pub struct LayoutKey {
     pub method: u32,
     /// The fingerprint in the packet.
     pub layout: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_as_xdp_reads_it() {
+        let entry = PeerEntry::new(5, [7; 16], Some("frontend"), None);
+        assert_eq!((entry.session, entry.address), (5, [7; 16]));
+        assert_eq!(&entry.identity[..10], b"\x08frontend\0");
+        assert_eq!(entry.namespace, [0; 1 + IDENTITY_MAX], "not known");
+        let long = std::string::String::from_utf8(std::vec![b'x'; IDENTITY_MAX + 1]).unwrap();
+        assert_eq!(inline(Some(&long[1..]))[0], IDENTITY_MAX as u8);
+        assert_eq!(inline(Some(&long))[0], 0, "never cut");
+    }
 }

@@ -48,7 +48,7 @@ pub fn run(input: &PolicyInput, target: &Target, output: Output, places: &Places
         Means::Daemon(client) => client.ask(&Request::Interface)?,
     };
     // As the daemon compiles it: without an interface there is no XDP.
-    let options = Options { xdp: interface.is_some(), interface: interface.as_deref(), side: None };
+    let options = Options { xdp: interface.is_some(), interface: interface.as_deref(), ..Options::default() };
     let mut diffs = Vec::new();
     for after in policy.compile_sides(side_asked(target), options, output)? {
         let at = match after.side {

@@ -2,7 +2,7 @@
 
 use crate::admin::{Client, InterfaceView};
 use crate::args::{Attach, Iface};
-use crate::output::{Align, Output, Show, table};
+use crate::output::{Align, Show, table};
 use crate::paths::Places;
 use crate::xdp::{self, Attached, How};
 use anyhow::{Result, bail};
@@ -12,22 +12,45 @@ use serde::Serialize;
 pub fn run(command: Iface, places: &Places) -> Result<()> {
     match command {
         Iface::Attach(attach) => {
-            let Attach { interface, mode, force, port, object } = attach;
+            let Attach { interface, mode, force, port, object, output } = attach;
             let how = How { mode, force, port, object: object.as_deref() };
-            let view = Attached::attach(places, &interface, &how)?.view()?;
-            Output::default().text(&format!(
-                "XDP is attached to {interface} in {} mode, port {}; no policy is in force yet\n",
-                view.mode, view.port
-            ))
+            output.print(&NowAttached(Attached::attach(places, &interface, &how)?.view()?))
         }
-        Iface::Detach { interface } => {
+        Iface::Detach { interface, output } => {
             if Client::of_interface(&places.admin_socket(), &interface)?.is_some() {
                 bail!("a daemon receives by {interface}; stop it first");
             }
             xdp::detach(places, &interface)?;
-            Output::default().text(&format!("XDP is off {interface}\n"))
+            output.print(&Detached { detached: interface })
         }
         Iface::List(output) => output.print(&Interfaces(xdp::list(places)?)),
+    }
+}
+
+/// The interface, as `iface list` shows it.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct NowAttached(InterfaceView);
+
+impl Show for NowAttached {
+    fn text(&self) -> String {
+        let InterfaceView { interface, mode, port, policy, .. } = &self.0;
+        let policy = match policy {
+            Some(policy) => format!("the policy {policy} stays in force"),
+            None => "no policy is in force yet".to_owned(),
+        };
+        format!("XDP is attached to {interface} in {mode} mode, port {port}; {policy}\n")
+    }
+}
+
+#[derive(Serialize)]
+struct Detached {
+    detached: String,
+}
+
+impl Show for Detached {
+    fn text(&self) -> String {
+        format!("XDP is off {}\n", self.detached)
     }
 }
 

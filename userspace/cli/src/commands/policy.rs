@@ -1,5 +1,6 @@
 //! `tollfree policy`: check, explain, apply, rollback, clear.
 
+use super::policy_test::Chosen;
 use crate::admin::{Applied, Client, Request};
 use crate::args::{Emit, Policy, PolicyInput, Target};
 use crate::daemon::config::Side;
@@ -17,8 +18,14 @@ pub fn run(command: Policy, places: &Places) -> Result<()> {
     match command {
         Policy::Check { input, emit, output } => check(&input, emit, output),
         Policy::Explain { input, emit, output } => explain(&input, emit, output),
-        Policy::Test { policies, tests, includes, output } => {
-            super::policy_test::run(&policies, tests.as_deref(), &includes, output)
+        Policy::Test { policies, tests, includes, place, object, output } => {
+            let tests = tests.as_deref();
+            super::policy_test::run(
+                &policies,
+                Chosen { tests, place, object: object.as_deref() },
+                &includes,
+                output,
+            )
         }
         Policy::Fmt { policies, check } => super::policy_fmt::run(&policies, check),
         Policy::Diff { input, target, output } => super::diff::run(&input, &target, output, places),

@@ -2,8 +2,7 @@
 
 use super::calls::{self, schema};
 use super::{Both, Random, Reference, dump, engine_state, fill, in_engine, kernel};
-use crate::ebpf::Clock;
-use crate::{Options, Source, Start, compile_with};
+use crate::{Clock, Options, Source, Start, compile};
 
 /// Calls that each policy judges.
 const CALLS: usize = 200;
@@ -78,8 +77,9 @@ fn a_variable_keeps_its_value() {
     for (seed, text) in (0..).zip(POLICIES) {
         let mut random = Random::new(seed);
         let source = Source { name: "kept.policy", text };
-        let compiled = compile_with(&source, &schema(), Options::default(), Clock::Fixed(calls::NOW_NS))
-            .unwrap_or_else(|error| panic!("{error}"));
+        let compiled =
+            compile(&source, &schema(), Options { clock: Clock::Fixed(calls::NOW_NS), ..Options::default() })
+                .unwrap_or_else(|error| panic!("{error}"));
         assert!(compiled.object.is_some(), "{}", compiled.explain);
         let entries = fill(&mut random, &compiled.tables);
         let mut both = in_kernel.then(|| Both::new(&compiled, &entries).unwrap());

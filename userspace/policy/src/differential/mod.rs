@@ -17,11 +17,10 @@ mod layout;
 mod random;
 mod reference;
 
-use crate::ebpf::Clock;
 use crate::engine::{Change, Outcome};
 use crate::{
-    CallView, Compiled, Home, Options, PeerView, ResponseView, Source, Start, State, TableSpec, Tracked,
-    Verdict, compile_with, notation,
+    CallView, Clock, Compiled, Home, Options, PeerView, ResponseView, Source, Start, State, TableSpec,
+    Tracked, Verdict, compile, notation,
 };
 use calls::{Call, METADATA, NOW_NS, PEERS, PORT, Response, schema};
 use generate::For;
@@ -77,8 +76,8 @@ fn cases(default: usize, mut judge: impl FnMut(u64) -> usize) -> usize {
 fn policy(random: &mut Random, to: For) -> Option<(String, Compiled)> {
     let text = generate::policy(random, to);
     let source = Source { name: "random.policy", text: &text };
-    let options = Options { xdp: to == For::BothBackEnds, ..Options::default() };
-    match compile_with(&source, &schema(), options, Clock::Fixed(NOW_NS)) {
+    let options = Options { xdp: to == For::BothBackEnds, clock: Clock::Fixed(NOW_NS), ..Options::default() };
+    match compile(&source, &schema(), options) {
         Ok(compiled) => Some((text, compiled)),
         Err(diagnostics) => {
             let report = diagnostics.to_string();

@@ -82,12 +82,13 @@ impl Refused {
     }
 }
 
-/// Where a program has the time from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Clock {
+/// Where an object's programs have the time from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clock {
+    /// The kernel's monotonic clock.
+    #[default]
     Kernel,
-    /// It stands still, so that two back ends can be compared.
-    #[cfg(test)]
+    /// It stands still at so many ns, for tests: the instruction that reads the clock loads this number instead.
     Fixed(u64),
 }
 

@@ -76,7 +76,6 @@ impl Emitter<'_> {
     pub(super) fn clock(&mut self) {
         match self.clock {
             Clock::Kernel => self.asm.call(Helper::KtimeNs),
-            #[cfg(test)]
             Clock::Fixed(ns) => self.asm.constant(R0, ns),
         }
     }
@@ -86,7 +85,6 @@ impl Emitter<'_> {
     pub(super) fn coarse_clock(&mut self) {
         match self.clock {
             Clock::Kernel => self.asm.call(Helper::KtimeCoarseNs),
-            #[cfg(test)]
             Clock::Fixed(ns) => self.asm.constant(R0, ns),
         }
     }

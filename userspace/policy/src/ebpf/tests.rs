@@ -9,7 +9,7 @@ mod tables;
 
 use super::Clock;
 use crate::differential::kernel::{self, Kernel, Packet, Ran};
-use crate::{Compiled, Options, Source, compile_with};
+use crate::{Compiled, Options, Source, compile};
 use tollfree_schema::{FieldKind, Layout, Manifest, Member, Method, Service, method_id};
 use tollfree_wire::header::NO_DEADLINE;
 
@@ -95,7 +95,7 @@ struct Call<'a> {
 
 fn compiled(text: &str) -> Compiled {
     let source = Source { name: "test.policy", text };
-    compile_with(&source, &schema(), Options::default(), Clock::Fixed(NOW_NS))
+    compile(&source, &schema(), Options { clock: Clock::Fixed(NOW_NS), ..Options::default() })
         .unwrap_or_else(|diagnostics| panic!("{text}\n{diagnostics}"))
 }
 

@@ -2,10 +2,11 @@
 
 use super::block;
 use super::file::{Case, Path, Peer, Response, TestFile, Token, Word};
+use super::kernel::{End, Judged, Kernel, Request, Xdp, xdp_tables};
 use super::run::Failure;
 use crate::{
-    CallView, Compiled, Options, Outcome, PeerView, Place, ResponseView, Side, Source, Start, State, Tracked,
-    Verdict, compile, notation, sides,
+    CallView, Clock, Compiled, Options, Outcome, PeerView, Place, ResponseView, Side, Source, Start, State,
+    TableKind, Tracked, Verdict, compile, notation, sides,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tollfree_schema::{Manifest, Method};
@@ -17,18 +18,24 @@ const SEED: u64 = 7;
 const START_NS: u64 = 1_000_000_000_000;
 
 /// The policy under test and its tables, while the cases pass.
-pub(super) struct World<'a> {
+pub(super) struct World<'a, 'k> {
+    policy: &'a Source<'a>,
     schema: &'a Manifest,
-    halves: Vec<Half>,
+    halves: Vec<Half<'k>>,
     now_ns: u64,
 }
 
 /// One side's chains.
-struct Half {
+struct Half<'k> {
     compiled: Compiled,
     state: State,
     tracked: Option<Tracked>,
+    /// What runs in front of the engine.
+    xdp: Option<Xdp<'k>>,
 }
+
+/// Every entry of every table: by table's and entry's name.
+pub(super) type Tables = BTreeMap<String, Vec<(String, String)>>;
 
 /// What became of a case's calls.
 pub(super) struct Seen<'a> {
@@ -42,14 +49,30 @@ pub(super) struct Seen<'a> {
     pub request: Vec<u8>,
     /// What the last call was answered with by the policy.
     pub answer: Option<Vec<u8>>,
+    /// Whether the programs in the kernel have judged any of its calls.
+    pub in_kernel: bool,
 }
 
-impl<'a> World<'a> {
-    pub fn new(policy: &Source<'_>, test: &TestFile, schema: &'a Manifest) -> Result<World<'a>, Failure> {
+impl<'a, 'k> World<'a, 'k> {
+    /// `kernel`: where the server's chains are to run that can; `None`: in the engine.
+    pub fn new(
+        policy: &'a Source<'a>,
+        test: &TestFile,
+        schema: &'a Manifest,
+        mut kernel: Option<&'k mut dyn Kernel>,
+    ) -> Result<World<'a, 'k>, Failure> {
         let mut halves = Vec::new();
         for side in sides(policy) {
-            let options = Options { side: Some(side), ..Options::default() };
-            halves.push(Half::new(compile(policy, schema, options)?, test).map_err(Failure::Test)?);
+            let options = Options { side: Some(side), clock: Clock::Fixed(START_NS), ..Options::default() };
+            let mut half = Half::new(compile(policy, schema, options)?, test).map_err(Failure::Test)?;
+            if side == Side::Server
+                && half.compiled.object.is_some()
+                && let Some(kernel) = kernel.take()
+            {
+                let xdp = Xdp::new(kernel, &half.compiled, &half.state).map_err(Failure::Kernel)?;
+                half.xdp = Some(xdp);
+            }
+            halves.push(half);
         }
         if halves.is_empty() {
             // Says what is wrong with it.
@@ -58,7 +81,7 @@ impl<'a> World<'a> {
         }
         // A call leaves before it arrives.
         halves.sort_by_key(|half| half.compiled.side == Side::Server);
-        Ok(World { schema, halves, now_ns: START_NS })
+        Ok(World { policy, schema, halves, now_ns: START_NS })
     }
 
     /// Goes to a time on the test's clock.
@@ -66,6 +89,13 @@ impl<'a> World<'a> {
         let now_ns = START_NS.saturating_add(at);
         if now_ns < self.now_ns {
             return Err("its time is before that of a case above it".to_owned());
+        }
+        let World { policy, schema, halves, .. } = self;
+        if now_ns > self.now_ns {
+            halves
+                .iter_mut()
+                .filter_map(|half| half.xdp.as_mut())
+                .try_for_each(|xdp| xdp.advance(policy, schema, now_ns))?;
         }
         self.now_ns = now_ns;
         Ok(())
@@ -83,27 +113,27 @@ impl<'a> World<'a> {
             places: BTreeSet::new(),
             request: Vec::new(),
             answer: None,
+            in_kernel: false,
         };
         let mut call = Call::new(case, method, self.now_ns)?;
-        let on_path = |half: &&mut Half| match case.path {
+        let on_path = |half: &&mut Half<'_>| match case.path {
             None | Some(Path::Both) => true,
             Some(Path::Client) => half.compiled.side == Side::Client,
             Some(Path::Server) => half.compiled.side == Side::Server,
         };
         for _ in 0..case.times {
             call.flat = block::build(&method.request, &case.fields)?;
-            let mut passed: Vec<&mut Half> = Vec::new();
+            let mut passed = Vec::new();
             let mut verdict = Verdict::Send;
             for half in self.halves.iter_mut().filter(on_path) {
                 seen.places.extend(half.places(method.id));
-                let outcome = call.request(half, &mut seen);
+                let (outcome, in_xdp) = call.request(half, &mut seen)?;
                 verdict = outcome.verdict;
-                if verdict == Verdict::Answer {
-                    seen.answer = half.state.answer().map(|answer| answer.flat.to_vec());
-                }
                 if verdict != Verdict::Send {
-                    // Whoever let it pass before learns how it ended.
-                    call.response(half, &mut seen, refusal(verdict), outcome.element)?;
+                    // Whoever let it pass before learns how it ended; of what ends in the driver the engine hears nothing.
+                    if !in_xdp {
+                        call.response(half, &mut seen, refusal(verdict), outcome.element)?;
+                    }
                     break;
                 }
                 passed.push(half);
@@ -133,14 +163,9 @@ impl<'a> World<'a> {
         let mut wrong = Vec::new();
         for (table, entries) in wanted {
             for (key, value) in entries {
-                let found = self.halves.iter().find_map(|half| match half.state.table_get(table, key) {
-                    Ok(found) => Some(Ok(found)),
-                    Err(crate::TableError::Unknown { .. }) => None,
-                    Err(error) => Some(Err(error)),
-                });
-                match found {
+                match self.halves.iter().find_map(|half| half.table_get(table, key)) {
                     None => wrong.push(format!("the policy has no table {table}")),
-                    Some(Err(error)) => wrong.push(error.to_string()),
+                    Some(Err(error)) => wrong.push(error),
                     Some(Ok(Some(found))) if found == *value => {}
                     Some(Ok(Some(found))) => wrong.push(format!("{table}[{key}] is {found}, not {value}")),
                     Some(Ok(None)) => wrong.push(format!("{table} has nothing for {key}, not {value}")),
@@ -149,10 +174,24 @@ impl<'a> World<'a> {
         }
         wrong
     }
+
+    /// What the tables hold in which two runs of the same calls can be compared: not those that evict, which the kernel
+    /// does a little earlier.
+    pub fn tables(&self) -> Result<Tables, String> {
+        self.halves.iter().map(Half::tables).try_fold(Tables::new(), |mut all, tables| {
+            all.extend(tables?);
+            Ok(all)
+        })
+    }
+
+    /// Whether the policy does the same on the same calls each time: no chances in it.
+    pub fn is_repeatable(&self) -> bool {
+        self.halves.iter().all(|half| !half.compiled.chances)
+    }
 }
 
-impl Half {
-    fn new(mut compiled: Compiled, test: &TestFile) -> Result<Half, String> {
+impl<'k> Half<'k> {
+    fn new(mut compiled: Compiled, test: &TestFile) -> Result<Half<'k>, String> {
         let mut state = compiled.program.new_state();
         state.seed(SEED);
         for (table, entries) in &test.tables {
@@ -173,7 +212,47 @@ impl Half {
             key
         });
         bad.map_or(Ok(()), Err)?;
-        Ok(Half { compiled, state, tracked: None })
+        // What is in them at first is not written through, but copied.
+        state.take_changes(|_| {});
+        Ok(Half { compiled, state, tracked: None, xdp: None })
+    }
+
+    /// A table from where it is used: `None` where there is none of this name.
+    fn table_get(&self, table: &str, key: &str) -> Option<Result<Option<String>, String>> {
+        if let Some(xdp) = &self.xdp
+            && let Some((_, spec)) = xdp_tables(&self.compiled).find(|(_, spec)| spec.name == table)
+        {
+            return Some(xdp.table_get(spec, key));
+        }
+        match self.state.table_get(table, key) {
+            Err(crate::TableError::Unknown { .. }) => None,
+            found => Some(found.map_err(|error| error.to_string())),
+        }
+    }
+
+    fn tables(&self) -> Result<Tables, String> {
+        let mut tables = Tables::new();
+        for (at, spec) in
+            self.compiled.tables.iter().enumerate().filter(|(_, spec)| spec.kind != TableKind::Lru)
+        {
+            let entries = match &self.xdp {
+                Some(xdp) if xdp_tables(&self.compiled).any(|(in_xdp, _)| in_xdp == at) => {
+                    xdp.table_dump(spec)?
+                }
+                _ => self.state.table_dump(&spec.name).map_err(|error| error.to_string())?,
+            };
+            // What was never added to is as good as 0.
+            let entries =
+                entries.into_iter().filter(|(_, value)| spec.kind != TableKind::Counter || value != "0");
+            tables.insert(spec.name.clone(), entries.collect());
+        }
+        Ok(tables)
+    }
+
+    /// What the engine has changed goes to the maps.
+    fn write_through(&mut self) -> Result<(), String> {
+        let Half { compiled, state, xdp, .. } = self;
+        xdp.as_mut().map_or(Ok(()), |xdp| xdp.write_through(compiled, state))
     }
 
     /// Where the elements are that judge a method's requests.
@@ -227,8 +306,47 @@ impl<'c> Call<'c> {
         })
     }
 
-    /// Judges the request on one side.
-    fn request(&mut self, half: &mut Half, seen: &mut Seen<'_>) -> Outcome {
+    /// Judges the request on one side; says whether it ended in XDP, too.
+    fn request(&mut self, half: &mut Half<'_>, seen: &mut Seen<'_>) -> Result<(Outcome, bool), String> {
+        let start = match self.in_xdp(half, seen)? {
+            None => Start::Chain,
+            Some(End::Rest) => Start::AfterXdp,
+            Some(End::Sent) => return Ok((Outcome::default(), true)),
+            Some(End::Ended(verdict)) => return Ok((Outcome { verdict, ..Outcome::default() }, true)),
+        };
+        let outcome = self.in_engine(half, start, seen);
+        half.write_through()?;
+        Ok((outcome, false))
+    }
+
+    /// Runs what runs in XDP; `None`: nothing does.
+    fn in_xdp(&mut self, half: &mut Half<'_>, seen: &mut Seen<'_>) -> Result<Option<End>, String> {
+        let Half { compiled, xdp: Some(xdp), .. } = half else { return Ok(None) };
+        let Call { case, method, now_ns, flat, address, named, deadline_ns, idle_ns, .. } = self;
+        let size = case.size.unwrap_or(flat.len() as u32);
+        let request = Request {
+            method,
+            flat,
+            size,
+            deadline_ns: *deadline_ns,
+            port: case.port,
+            peer: &peer_view(case, *address, named),
+            now_ns: *now_ns,
+            idle_ns: *idle_ns,
+        };
+        let Judged { end, flat, audited } = xdp.judge(compiled, &request)?;
+        seen.in_kernel = true;
+        seen.audited += audited;
+        match end {
+            End::Ended(Verdict::Answer) => seen.answer = Some(flat),
+            End::Ended(_) => {}
+            End::Sent | End::Rest => self.flat = flat,
+        }
+        Ok(Some(end))
+    }
+
+    /// Judges the request by the chain, or the rest of it.
+    fn in_engine(&mut self, half: &mut Half<'_>, start: Start, seen: &mut Seen<'_>) -> Outcome {
         let mut tracked = *half.tracked.get_or_insert(Tracked {
             last_seen_ns: self.now_ns,
             idle_ns: self.idle_ns,
@@ -237,6 +355,7 @@ impl<'c> Call<'c> {
         let program = half.compiled.program.clone();
         let backends = self.backends(half);
         let outcome = self.with_view(&backends, Some(&mut tracked), |view, case| {
+            view.start = start;
             let mut outcome = program.judge(&mut half.state, view);
             while let (Verdict::Ask(asked), Some(paused)) = (outcome.verdict, outcome.paused.take()) {
                 let name = program.authorisers().get(asked).map_or("", String::as_str);
@@ -256,13 +375,16 @@ impl<'c> Call<'c> {
             self.routed = route.index.map(|index| (index % u64::from(count.max(1))) as u32);
         }
         note(half, &outcome, &backends, seen);
+        if outcome.verdict == Verdict::Answer {
+            seen.answer = half.state.answer().map(|answer| answer.flat.to_vec());
+        }
         outcome
     }
 
     /// Judges how the call ended. `ended_at`: the element that ended it, if one of these did.
     fn response(
         &mut self,
-        half: &mut Half,
+        half: &mut Half<'_>,
         seen: &mut Seen<'_>,
         status: Code,
         ended_at: Option<usize>,
@@ -292,6 +414,7 @@ impl<'c> Call<'c> {
             program.judge_response(&mut half.state, view, &mut response)
         });
         note(half, &outcome, &backends, seen);
+        half.write_through()?;
         if served {
             *seen.responses.entry(words(outcome.verdict)).or_default() += 1;
         }
@@ -305,15 +428,7 @@ impl<'c> Call<'c> {
         then: impl FnOnce(&mut CallView<'_>, &Case) -> R,
     ) -> R {
         let Call { case, method, now_ns, flat, address, named, metadata, deadline_ns, .. } = self;
-        let Peer { identity, namespace, token, sessions, .. } = &case.peer;
-        let peer = PeerView {
-            address: *address,
-            identity: identity.as_deref(),
-            namespace: namespace.as_deref(),
-            token: token.map(|token| token == Token::Valid),
-            sessions: sessions.unwrap_or(1),
-            named,
-        };
+        let peer = peer_view(case, *address, named);
         let size = case.size.unwrap_or(flat.len() as u32);
         let mut view = CallView {
             method: method.id,
@@ -332,14 +447,26 @@ impl<'c> Call<'c> {
         then(&mut view, case)
     }
 
-    fn backends(&self, half: &Half) -> Vec<u32> {
+    fn backends(&self, half: &Half<'_>) -> Vec<u32> {
         let selectors = half.compiled.program.selectors().iter();
         selectors.map(|name| self.case.backends.get(name).copied().unwrap_or(1)).collect()
     }
 }
 
+fn peer_view<'v>(case: &'v Case, address: [u8; 16], named: &'v [(String, String)]) -> PeerView<'v> {
+    let Peer { identity, namespace, token, sessions, .. } = &case.peer;
+    PeerView {
+        address,
+        identity: identity.as_deref(),
+        namespace: namespace.as_deref(),
+        token: token.map(|token| token == Token::Valid),
+        sessions: sessions.unwrap_or(1),
+        named,
+    }
+}
+
 /// Counts an outcome's effects.
-fn note(half: &mut Half, outcome: &Outcome, backends: &[u32], seen: &mut Seen<'_>) {
+fn note(half: &mut Half<'_>, outcome: &Outcome, backends: &[u32], seen: &mut Seen<'_>) {
     let selectors = half.compiled.program.selectors();
     let name = |selector: usize| selectors.get(selector).map_or("", String::as_str);
     let mut effects = Vec::new();

@@ -1,12 +1,14 @@
-//! Tests of policies: calls written in a small file, and what must become of them, judged by the engine's evaluator on a
-//! clock of its own. The format is described in `policies/README.md`.
+//! Tests of policies: calls written in a small file, and what must become of them, judged by the engine's evaluator and by
+//! the programs in the kernel on a clock of their own. The format is described in `policies/README.md`.
 //!
-//! Not here: reading files, showing reports.
+//! Not here: reading files, loading programs, showing reports.
 
 mod block;
 mod calls;
 mod file;
+mod kernel;
 mod run;
 
 pub use file::TestFile;
-pub use run::{CaseResult, Failure, Report, run};
+pub use kernel::{Kernel, Ran};
+pub use run::{CaseResult, Failure, Report, Where, run};

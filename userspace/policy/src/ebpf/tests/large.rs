@@ -1,9 +1,9 @@
 //! Policies of every length: what the compiler puts in XDP, the verifier accepts, however long and however deep.
 
-use super::{Call, Clock, Judge, compiled, method};
+use super::{Call, Judge, compiled, method};
 use crate::differential::Random;
 use crate::differential::kernel::{self, Kernel};
-use crate::{Options, Place, Source, Verdict, compile_with};
+use crate::{Options, Place, Source, Verdict, compile};
 use std::fmt::Write as _;
 use tollfree_schema::{FieldKind, Manifest, Method, Service};
 
@@ -143,7 +143,7 @@ fn schemas_of_any_size_verify_or_say_why_not() {
         let count = methods.len();
         let schema = Manifest { services: vec![Service { name: "t.T".into(), methods }] };
         let source = Source { name: "test.policy", text };
-        let compiled = compile_with(&source, &schema, Options::default(), Clock::Fixed(0)).unwrap();
+        let compiled = compile(&source, &schema, Options::default()).unwrap();
         println!("{count} methods: {} instructions", compiled.instructions);
         if compiled.object.is_some() {
             Kernel::load(&compiled).unwrap_or_else(|why| panic!("{count} methods: {why}"));
