@@ -294,7 +294,7 @@ pub struct PolicyView {
     pub at: Side,
     /// Its file.
     pub policy: String,
-    /// `xdp` or `engine`.
+    /// `xdp` or `engine`; `closed` where it cannot be in force again, so that every call is refused.
     pub place: String,
     /// Counts the policies that have been in force there.
     pub generation: u64,

@@ -5,6 +5,7 @@ use crate::daemon::config::Side;
 use crate::exit::{Exit, refused};
 use crate::output::Output;
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use tollfree_policy::{Compiled, Diagnostics, Options, Source};
@@ -62,7 +63,8 @@ pub fn readable(file: &Path) -> Result<()> {
 }
 
 /// A policy and its schema, read.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Policy {
     /// The policy's file as the user named it.
     pub name: String,

@@ -13,6 +13,8 @@ pub const APP_SOCKET: &str = "app.sock";
 pub const ADMIN_SOCKET: &str = "admin.sock";
 /// Held by a running daemon, in the state directory.
 pub const LOCK: &str = "daemon.lock";
+/// Which policies are in force, in the state directory.
+pub const POLICIES: &str = "policies.json";
 /// Name of the file with the compiled XDP programs.
 pub const OBJECT: &str = "tollfree.bpf.o";
 

@@ -9,6 +9,7 @@ use crate::paths::{self, Places};
 use crate::{interfaces, privilege};
 use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 use tollfree_loader::{AttachOptions, Interface, Mode, NewPolicy, Prepared, TableInfo};
@@ -223,6 +224,14 @@ impl Attached {
         self.read_record(self.interface.status().map_err(loader_error)?.policy)
     }
 
+    /// Whether a policy is in force, be it one that this version does not understand.
+    ///
+    /// # Errors
+    /// When the interface's record cannot be read.
+    pub fn has_policy(&self) -> Result<bool> {
+        Ok(!self.interface.status().map_err(loader_error)?.policy.is_null())
+    }
+
     /// What was in force before; `None` for no policy.
     ///
     /// # Errors
@@ -396,6 +405,9 @@ pub fn views(places: &Places) -> Vec<InterfaceView> {
 pub fn loader_error(error: tollfree_loader::Error) -> anyhow::Error {
     match error {
         tollfree_loader::Error::Capability { .. } => Exit::Privilege(error.to_string()).into(),
+        tollfree_loader::Error::File { ref cause, .. } if cause.kind() == ErrorKind::PermissionDenied => {
+            Exit::Privilege(format!("{error}; run it as root")).into()
+        }
         _ => error.into(),
     }
 }

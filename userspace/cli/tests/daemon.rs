@@ -11,20 +11,19 @@ use std::time::{Duration, Instant};
 
 /// A daemon that ends with its test.
 struct Daemon {
-    home: tempfile::TempDir,
+    home: Option<tempfile::TempDir>,
     child: Child,
 }
 
 impl Daemon {
     /// Starts one on a port of the system's choice and waits until it is ready.
     fn start(more: &str) -> Daemon {
-        let home = tempfile::tempdir().unwrap();
-        let text = format!("listen = \"127.0.0.1:0\"\nwait = \"sleep\"\n{more}");
-        let config = write(home.path(), "tollfree.toml", &text);
-        let mut command = binary(home.path());
-        command.arg("run").arg("--config").arg(config).stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
-        let mut daemon = Daemon { home, child };
+        Daemon::start_in(tempfile::tempdir().unwrap(), more)
+    }
+
+    /// The same where another has been.
+    fn start_in(home: tempfile::TempDir, more: &str) -> Daemon {
+        let mut daemon = Daemon::spawn(home, more);
         let deadline = Instant::now() + Duration::from_secs(20);
         while !(daemon.socket("app.sock").exists() && daemon.socket("admin.sock").exists()) {
             let ended = daemon.child.try_wait().unwrap().is_some();
@@ -37,12 +36,39 @@ impl Daemon {
         daemon
     }
 
+    fn spawn(home: tempfile::TempDir, more: &str) -> Daemon {
+        let text = format!("listen = \"127.0.0.1:0\"\nwait = \"sleep\"\n{more}");
+        let config = write(home.path(), "tollfree.toml", &text);
+        let mut command = binary(home.path());
+        command.arg("run").arg("--config").arg(config).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        Daemon { home: Some(home), child }
+    }
+
+    /// Ends it as a crash would; what it leaves is its successor's.
+    fn kill(mut self) -> tempfile::TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        for socket in ["app.sock", "admin.sock"] {
+            std::fs::remove_file(self.socket(socket)).unwrap();
+        }
+        self.home.take().unwrap()
+    }
+
+    /// The policies in force, as `status` shows them: side, file, place.
+    fn policies(&self) -> Vec<(String, String, String)> {
+        let run = tollfree(self.home(), &["status", "-o", "json"]);
+        let policies = run.json()["daemon"]["policies"].as_array().unwrap().clone();
+        let text = |one: &serde_json::Value, key: &str| one[key].as_str().unwrap().to_owned();
+        policies.iter().map(|one| (text(one, "at"), text(one, "policy"), text(one, "place"))).collect()
+    }
+
     fn home(&self) -> &Path {
-        self.home.path()
+        self.home.as_ref().unwrap().path()
     }
 
     fn socket(&self, name: &str) -> PathBuf {
-        self.home.path().join("state").join(name)
+        self.home().join("state").join(name)
     }
 
     fn log(&mut self) -> String {
@@ -59,7 +85,7 @@ impl Daemon {
         let mut text = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
         let code = self.child.wait().unwrap().code().unwrap_or(-1);
-        let left: Vec<_> = std::fs::read_dir(self.home.path().join("state"))
+        let left: Vec<_> = std::fs::read_dir(self.home().join("state"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .filter(|name| name.ends_with(".sock"))
@@ -201,7 +227,10 @@ fn what_this_daemon_does_not_have_is_refused_in_a_sentence() {
     let schema = source("schemas/hash.proto");
     for (body, sentence) in [
         ("match get(peer, 'token'):\n        VALID => send(rpc)\n        _ => drop()", "checks no tokens"),
-        ("match get(metadata, 'tenant'):\n        'a' => send(rpc)\n        _ => drop()", "does not carry"),
+        (
+            "request:\n        send(rpc)\n    response:\n        match get(metadata, 'tenant'):\n            'a' => pass\n            _ => drop()",
+            "when the request's is gone",
+        ),
         ("match ask('door'):\n        true => send(rpc)\n        _ => drop()", "asks the authoriser door"),
         ("mirror('shadow')\n    send(rpc)", "to backends (shadow)"),
     ] {
@@ -230,6 +259,139 @@ fn a_policy_in_the_configuration_is_in_force_from_the_start() {
     let run = tollfree(daemon.home(), &["policy", "table", "list", "--at", "client"]);
     assert_eq!(run.code, 0, "{}", run.err);
     assert!(run.out.contains("firewall_rules"), "{}", run.out);
+}
+
+#[test]
+fn what_was_in_force_is_in_force_again_after_a_crash() {
+    let daemon = Daemon::start("");
+    let schema = source("schemas/kv.proto");
+    let apply = |daemon: &Daemon, file: &str, at: &str| {
+        let run = tollfree(daemon.home(), &["policy", "apply", file, "--schema", &schema, "--at", at]);
+        assert_eq!(run.code, 0, "{}", run.err);
+    };
+    let set = |daemon: &Daemon, user: &str, verdict: &str| {
+        let run = tollfree(daemon.home(), &["policy", "table", "set", "firewall_rules", user, verdict]);
+        assert_eq!(run.code, 0, "{}", run.err);
+    };
+    let (firewall, transport) =
+        (source("policies/paper/firewall.policy"), source("policies/paper/transport.policy"));
+    let open = write(daemon.home(), "open.policy", "open()\nopen():\n    send(rpc)\n");
+    let open = open.to_str().unwrap().to_owned();
+    apply(&daemon, &open, "server");
+    apply(&daemon, &firewall, "server");
+    apply(&daemon, &transport, "server");
+    apply(&daemon, &open, "client");
+    set(&daemon, "alice", "ALLOW");
+    set(&daemon, "eve", "DENY");
+    set(&daemon, "bob", "DENY");
+    assert_eq!(tollfree(daemon.home(), &["policy", "table", "delete", "firewall_rules", "bob"]).code, 0);
+    let before = daemon.policies();
+    assert_eq!(before.len(), 2, "{before:?}");
+    let carried = |daemon: &Daemon| {
+        tollfree(daemon.home(), &["status", "-o", "json"]).json()["daemon"]["transport"].clone()
+    };
+    let blocks = carried(&daemon);
+
+    let daemon = Daemon::start_in(daemon.kill(), "");
+    assert_eq!(daemon.policies(), before);
+    assert_eq!(carried(&daemon), blocks);
+    let rules = tollfree(daemon.home(), &["policy", "table", "list", "firewall_rules", "-o", "json"]).json();
+    let rule = |key: &str, value: &str| serde_json::json!({ "key": key, "value": value });
+    assert_eq!(rules, serde_json::json!([rule("alice", "ALLOW"), rule("eve", "DENY")]), "as people set them");
+
+    // The way back has survived, too, and is the next daemon's to find in its turn.
+    let run = tollfree(daemon.home(), &["policy", "rollback"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let daemon = Daemon::start_in(daemon.kill(), "");
+    assert_eq!(daemon.policies()[0].1, open, "gone back");
+    assert_eq!(tollfree(daemon.home(), &["policy", "rollback"]).code, 0, "and forth again");
+    assert_eq!(daemon.policies()[0].1, firewall);
+
+    // What was cleared stays so.
+    for at in ["server", "client"] {
+        assert_eq!(tollfree(daemon.home(), &["policy", "clear", "--at", at]).code, 0);
+    }
+    let daemon = Daemon::start_in(daemon.kill(), "");
+    assert_eq!(daemon.policies(), []);
+    let run = tollfree(daemon.home(), &["policy", "rollback"]);
+    assert!(run.code == 0 && run.out.contains("paper/firewall.policy"), "{}{}", run.out, run.err);
+}
+
+#[test]
+fn a_side_whose_policy_cannot_be_in_force_again_is_closed() {
+    let keys = "[keys]\nshop = \"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"\n";
+    let daemon = Daemon::start(keys);
+    let schema = source("schemas/shop.proto");
+    let policy = std::fs::read_to_string(source("policies/std/encrypt.policy")).unwrap();
+    let policy = write(daemon.home(), "encrypt.policy", &policy);
+    let run = tollfree(daemon.home(), &["policy", "apply", policy.to_str().unwrap(), "--schema", &schema]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let before = daemon.policies();
+
+    // Without the key nobody could keep the policy's word.
+    let daemon = Daemon::start_in(daemon.kill(), "");
+    let closed = daemon.policies();
+    assert_eq!(closed.len(), before.len());
+    assert!(closed.iter().all(|(.., place)| place == "closed"), "{closed:?}");
+    let run = tollfree(daemon.home(), &["status"]);
+    assert!(run.out.contains("every call is refused"), "{}", run.out);
+
+    // With it, all is well again; a daemon that was closed has forgotten nothing.
+    let daemon = Daemon::start_in(daemon.kill(), keys);
+    assert_eq!(daemon.policies(), before);
+
+    // A side can be opened by a command.
+    let daemon = Daemon::start_in(daemon.kill(), "");
+    for (at, ..) in &before {
+        let run = tollfree(daemon.home(), &["policy", "clear", "--at", at]);
+        assert_eq!(run.code, 0, "{}", run.err);
+    }
+    assert_eq!(daemon.policies(), []);
+}
+
+#[test]
+fn a_record_that_cannot_be_understood_keeps_the_daemon_from_starting() {
+    let daemon = Daemon::start("");
+    let home = daemon.kill();
+    std::fs::write(home.path().join("state/policies.json"), "{\"version\": 1, \"si").unwrap();
+    let mut daemon = Daemon::spawn(home, "");
+    let code = daemon.child.wait().unwrap().code();
+    assert_eq!(code, Some(1));
+    let log = daemon.log();
+    assert!(
+        log.contains("policies.json says which policies are in force") && log.contains("remove it"),
+        "{log}"
+    );
+}
+
+#[test]
+fn the_last_word_holds_be_it_a_commands_or_a_changed_configurations() {
+    let home = tempfile::tempdir().unwrap();
+    let schema = source("schemas/hash.proto");
+    let file = |name: &str, text: &str| write(home.path(), name, text).display().to_string();
+    let (ours, theirs) = (
+        file("ours.policy", "a()\na():\n    send(rpc)\n"),
+        file("theirs.policy", "b()\nb():\n    send(rpc)\n"),
+    );
+    let config = format!("[policy]\nfile = {ours:?}\nschema = {schema:?}\n");
+    let in_force = |daemon: &Daemon| daemon.policies().first().map(|(_, file, _)| file.clone());
+
+    let daemon = Daemon::start_in(home, &config);
+    assert_eq!(in_force(&daemon).as_deref(), Some(&*ours));
+    let run = tollfree(daemon.home(), &["policy", "apply", &theirs, "--schema", &schema]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let daemon = Daemon::start_in(daemon.kill(), &config);
+    assert_eq!(in_force(&daemon).as_deref(), Some(&*theirs), "a command came later than the configuration");
+    std::fs::write(&ours, "a()\na():\n    reject(ABORTED)\n").unwrap();
+    let daemon = Daemon::start_in(daemon.kill(), &config);
+    assert_eq!(in_force(&daemon).as_deref(), Some(&*ours), "the configured policy has changed");
+    assert_eq!(tollfree(daemon.home(), &["policy", "clear"]).code, 0);
+    let daemon = Daemon::start_in(daemon.kill(), &config);
+    assert_eq!(in_force(&daemon), None, "cleared");
+    let daemon = Daemon::start_in(daemon.kill(), "");
+    assert_eq!(in_force(&daemon), None);
+    let daemon = Daemon::start_in(daemon.kill(), &config);
+    assert_eq!(in_force(&daemon).as_deref(), Some(&*ours), "configured anew");
 }
 
 #[test]

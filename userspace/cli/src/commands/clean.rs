@@ -35,8 +35,8 @@ pub fn run(output: Output, places: &Places) -> Result<()> {
         let gone = if interfaces::index(&interface).is_some() { "" } else { " (the interface is gone)" };
         cleaned.removed.push(format!("XDP and pins of {interface}{gone}"));
     }
-    for socket in [paths::ADMIN_SOCKET, paths::APP_SOCKET, paths::LOCK] {
-        remove(&places.state.join(socket), &mut cleaned)?;
+    for file in [paths::ADMIN_SOCKET, paths::APP_SOCKET, paths::LOCK, paths::POLICIES] {
+        remove(&places.state.join(file), &mut cleaned)?;
     }
     output.print(&cleaned)
 }

@@ -82,6 +82,7 @@ fn daemon_text(daemon: &DaemonView) -> String {
     for policy in policies {
         let place = match policy.place.as_str() {
             "xdp" => "in XDP",
+            "closed" => "cannot be in force again (every call is refused)",
             _ => "in the engine",
         };
         let at = policy.at.name();

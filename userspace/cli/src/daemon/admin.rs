@@ -1,7 +1,9 @@
 //! The socket that commands speak to: reads requests, lets the daemon act, writes replies. One line each.
 
 use super::Daemon;
-use crate::admin::{Reply, Request};
+use super::config::Side;
+use crate::admin::{Applied, InForceView, Reply, Request, TableOp};
+use crate::input::Policy;
 use anyhow::{Context, Result};
 use std::rc::Rc;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -53,7 +55,7 @@ async fn answer(line: &str, daemon: &Daemon) -> Result<serde_json::Value> {
         Request::Status => Ok(serde_json::to_value(daemon.status().await?)?),
         Request::Interface => Ok(serde_json::to_value(daemon.interface())?),
         Request::PolicyApply { name, text, manifest, at } => {
-            let policy = crate::input::Policy { name, text, manifest: *manifest };
+            let policy = Policy { name, text, manifest: *manifest };
             Ok(serde_json::to_value(daemon.policy_apply(policy, at).await?)?)
         }
         Request::PolicyInForce { at } => Ok(serde_json::to_value(daemon.policy_in_force(at).await)?),
@@ -63,5 +65,46 @@ async fn answer(line: &str, daemon: &Daemon) -> Result<serde_json::Value> {
             Ok(serde_json::Value::Null)
         }
         Request::Table { at, table } => daemon.table(at, table).await,
+    }
+}
+
+impl Daemon {
+    /// See [`super::policies::Policies::apply`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn policy_apply(&self, policy: Policy, at: Option<Side>) -> Result<Vec<Applied>> {
+        self.policies.lock().await.apply(&policy, at).await
+    }
+
+    /// The policy in force on a side, as it was given.
+    pub async fn policy_in_force(&self, at: Side) -> Option<InForceView> {
+        let policies = self.policies.lock().await;
+        let Policy { name, text, manifest } = policies.in_force(at)?.source.clone();
+        Some(InForceView { name, text, manifest })
+    }
+
+    /// See [`super::policies::Policies::rollback`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn policy_rollback(&self, at: Side) -> Result<Option<Applied>> {
+        self.policies.lock().await.rollback(at).await
+    }
+
+    /// See [`super::policies::Policies::clear`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn policy_clear(&self, at: Side) -> Result<()> {
+        self.policies.lock().await.clear(at).await
+    }
+
+    /// See [`super::policies::Policies::table`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn table(&self, at: Side, op: TableOp) -> Result<serde_json::Value> {
+        self.policies.lock().await.table(at, op).await
     }
 }

@@ -13,8 +13,8 @@ mod sockets;
 use crate::paths;
 use anyhow::{Context, Result, anyhow, bail};
 pub use backend::addresses;
-use config::{Config, PolicyFile};
-use policies::Policies;
+use config::Config;
+use policies::{Policies, Record};
 use sockets::{Lock, SocketFile};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -65,9 +65,11 @@ async fn serve(config: Config) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
 
+    // Before anything runs that is to be judged.
+    let record = Record::read(&config.state_dir)?;
     let backend::Running { engine, thread, mut ended, listen, xdp, known } = backend::start(&config)?;
     let port = listen.map_or(config.port(), |listen| listen.port());
-    let policies = Policies::new(engine.clone(), xdp, known, &config, port);
+    let policies = Policies::new(engine.clone(), xdp, known, &config, port, record);
     let daemon =
         Rc::new(Daemon { config, started: Instant::now(), listen, engine, policies: Mutex::new(policies) });
     let mut over = false;
@@ -102,10 +104,7 @@ impl Daemon {
     /// Puts the configured policy in force, opens the sockets, and serves them. Returns only on failure; dropping it
     /// removes the sockets.
     async fn attend(self: Rc<Daemon>) -> Result<()> {
-        self.policies.lock().await.resume().await?;
-        if let Some(policy) = &self.config.policy {
-            self.apply_file(policy).await?;
-        }
+        self.put_in_force().await?;
         let app_path = self.config.app_socket();
         let admin_path = self.config.admin_socket();
         let (_app_file, app): (SocketFile, UnixListener) =
@@ -120,12 +119,11 @@ impl Daemon {
         Ok(())
     }
 
-    async fn apply_file(&self, policy: &PolicyFile) -> Result<()> {
-        let PolicyFile { file, schema, at } = policy;
-        let input =
-            crate::args::PolicyInput { file: file.clone(), schema: schema.clone(), includes: Vec::new() };
-        let policy = crate::input::Policy::read(&input)?;
-        for applied in self.policy_apply(policy, *at).await? {
+    /// What was in force when the daemon before ended, and the configured policy where that is a new one.
+    async fn put_in_force(&self) -> Result<()> {
+        let mut policies = self.policies.lock().await;
+        policies.resume().await?;
+        for applied in policies.configure(self.config.policy.as_ref()).await? {
             let crate::admin::Applied { policy, target, place, at, generation, .. } = applied;
             info!(place, target, at = at.name(), generation, "policy {policy} is in force");
         }

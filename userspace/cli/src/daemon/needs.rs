@@ -3,15 +3,24 @@
 
 use super::config::Secret;
 use std::collections::BTreeMap;
-use tollfree_policy::{Compiled, Needs};
+use tollfree_policy::{Compiled, Needs, Side};
 
 /// Refuses a policy that needs what this daemon does not have.
 ///
 /// # Errors
 /// A sentence that names it.
 pub fn check(name: &str, compiled: &Compiled, keys: &BTreeMap<String, Secret>) -> Result<(), String> {
-    let Needs { backends, authorisers, keys: wanted, peer, metadata, retry, eject, delayed_response } =
-        &compiled.needs;
+    let Needs {
+        backends,
+        authorisers,
+        keys: wanted,
+        peer,
+        metadata,
+        response_metadata,
+        retry,
+        eject,
+        delayed_response,
+    } = &compiled.needs;
     let missing = |what: String| {
         Err(format!(
             "{name}: {what}; it cannot be in force here, but `tollfree policy check`, `explain` and `test` take it"
@@ -44,9 +53,15 @@ pub fn check(name: &str, compiled: &Compiled, keys: &BTreeMap<String, Secret>) -
             "it asks for the {asked} of its peers, and this daemon checks no tokens: it would always be absent"
         ));
     }
-    if let Some(key) = metadata.first() {
+    if let Some(key) = metadata.first().filter(|_| compiled.side == Side::Client) {
         return missing(format!(
-            "it reads the metadata {key}, which this daemon does not carry: it would always be absent"
+            "it reads the metadata {key} at the client, where an application could still change it after it was judged; \
+             read it at the server"
+        ));
+    }
+    if let Some(key) = response_metadata.first() {
+        return missing(format!(
+            "it reads the metadata {key} in a response handler, when the request's is gone; read it in the request handler"
         ));
     }
     Ok(())
