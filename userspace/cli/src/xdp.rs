@@ -9,6 +9,7 @@ use crate::paths::{self, Places};
 use crate::{interfaces, privilege};
 use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
@@ -116,7 +117,8 @@ impl Attached {
         let before = find(places, name)?;
         // Attaching again replaces the programs without a gap and keeps the policy, so that they are always the ones
         // this daemon was built with.
-        let attached = Attached::attach(places, name, &how)?;
+        let mut attached = Attached::attach(places, name, &how)?;
+        attached.interface.warm_up();
         let mode = attached.view()?.mode;
         match before {
             Some(_) => info!("took over {name}: XDP in {mode} mode, programs replaced, policy kept"),
@@ -186,7 +188,7 @@ impl Attached {
                 initial: table.initial_bytes(),
             })
             .collect();
-        let meta = serde_json::to_value(&record)?;
+        let meta = serde_json::value::to_raw_value(&record)?;
         let new = NewPolicy { object, tables: &tables, meta: &meta };
         self.interface.prepare(new).map_err(loader_error)
     }
@@ -221,7 +223,7 @@ impl Attached {
     /// # Errors
     /// When the record was written by another version.
     pub fn record(&self) -> Result<Option<Record>> {
-        self.read_record(self.interface.status().map_err(loader_error)?.policy)
+        self.read_record(&self.interface.status().map_err(loader_error)?.policy)
     }
 
     /// Whether a policy is in force, be it one that this version does not understand.
@@ -229,7 +231,7 @@ impl Attached {
     /// # Errors
     /// When the interface's record cannot be read.
     pub fn has_policy(&self) -> Result<bool> {
-        Ok(!self.interface.status().map_err(loader_error)?.policy.is_null())
+        Ok(self.interface.status().map_err(loader_error)?.policy.get() != "null")
     }
 
     /// What was in force before; `None` for no policy.
@@ -237,14 +239,11 @@ impl Attached {
     /// # Errors
     /// When the record was written by another version.
     pub fn record_before(&self) -> Result<Option<Record>> {
-        self.read_record(self.interface.status().map_err(loader_error)?.policy_before)
+        self.read_record(&self.interface.status().map_err(loader_error)?.policy_before)
     }
 
-    fn read_record(&self, record: serde_json::Value) -> Result<Option<Record>> {
-        if record.is_null() {
-            return Ok(None);
-        }
-        serde_json::from_value(record).map(Some).map_err(|_| {
+    fn read_record(&self, record: &RawValue) -> Result<Option<Record>> {
+        serde_json::from_str(record.get()).map_err(|_| {
             anyhow!("the policy on {} was applied by another version of tollfree; apply it again", self.name)
         })
     }

@@ -159,7 +159,7 @@ impl Attachment<'_> {
         // The trace flavour has maps that libbpf does not open; it is built from the same source as the other.
         let opened = crate::verify::silently(|| ObjectBuilder::default().open_memory(self.code));
         for map in opened.iter().flat_map(|open| open.maps()) {
-            check_definition(&map).map_err(unusable)?;
+            check_definition(&map.name().to_string_lossy(), (&map).into()).map_err(unusable)?;
         }
         let mut loader = shared_loader(self.pins);
         loader.load(self.code).map_err(|cause| unusable(error::chain(&cause)))

@@ -53,7 +53,7 @@ impl Bench {
         let root = crate::verify::silently(|| {
             let open = ObjectBuilder::default().open_memory(&code).map_err(failed)?;
             for map in open.maps() {
-                check_definition(&map).map_err(named)?;
+                check_definition(&map.name().to_string_lossy(), (&map).into()).map_err(named)?;
             }
             open.load().map_err(failed)
         })?;

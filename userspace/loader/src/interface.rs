@@ -2,11 +2,13 @@
 
 use crate::maps::SharedMap;
 use crate::paths::{Pins, remove_file, remove_tree};
+use crate::state::Known;
 use crate::{Error, Mode, Paths, State, bpffs, device};
 use aya::EbpfLoader;
 use libbpf_rs::query::LinkTypeInfo;
 use libbpf_rs::{Link, MapCore, MapFlags};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::path::Path;
 use tollfree_wire::Reason;
 use tollfree_wire::maps;
@@ -28,10 +30,12 @@ pub struct Interface {
     /// Made when first needed, then kept: making one reads the kernel's BTF, which takes a hundred times as long as
     /// loading a policy.
     pub(crate) loader: Option<EbpfLoader<'static>>,
+    /// The state file, as last seen.
+    pub(crate) known: Option<Known>,
 }
 
 /// What is to be said of an interface.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// Its name.
     pub interface: String,
@@ -46,9 +50,9 @@ pub struct Status {
     /// Counts the changes of policy; 0: never any.
     pub generation: u64,
     /// What was given along with the policy in force; null without one.
-    pub policy: serde_json::Value,
+    pub policy: Box<RawValue>,
     /// What was given along with the policy before; null where there was none.
-    pub policy_before: serde_json::Value,
+    pub policy_before: Box<RawValue>,
     /// The policy's tables.
     pub tables: Vec<String>,
     /// Queues with an AF_XDP socket.
@@ -79,8 +83,15 @@ impl Interface {
             stages: map(maps::STAGES)?,
             reasons: map(maps::REASONS)?,
             loader: None,
+            known: None,
             pins,
         })
+    }
+
+    /// Makes what applying a policy needs and takes long to make, so that the first one has effect as soon as the others.
+    pub fn warm_up(&mut self) {
+        let pins = &self.pins;
+        self.loader.get_or_insert_with(|| crate::attach::shared_loader(pins));
     }
 
     /// The interface's name.

@@ -61,12 +61,35 @@ pub(crate) fn check_pins(pins: &Pins) -> Result<(), Error> {
     Ok(())
 }
 
+/// What an object says of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Definition {
+    pub kind: MapType,
+    pub key: u32,
+    pub value: u32,
+    pub capacity: u32,
+}
+
+impl From<&OpenMap<'_>> for Definition {
+    fn from(map: &OpenMap<'_>) -> Definition {
+        let (kind, key) = (map.map_type(), map.key_size());
+        Definition { kind, key, value: map.value_size(), capacity: map.max_entries() }
+    }
+}
+
+impl From<&aya_obj::Map> for Definition {
+    fn from(map: &aya_obj::Map) -> Definition {
+        let (kind, key) = (MapType::from(map.map_type()), map.key_size());
+        Definition { kind, key, value: map.value_size(), capacity: map.max_entries() }
+    }
+}
+
 /// Whether an object's map is a shared one; `Err` if it is, but defined otherwise: aya takes a pin for what the object
 /// says.
-pub(crate) fn check_definition(map: &OpenMap<'_>) -> Result<bool, String> {
-    let Some(shape) = SHARED.iter().find(|shape| map.name() == shape.name) else { return Ok(false) };
+pub(crate) fn check_definition(name: &str, found: Definition) -> Result<bool, String> {
+    let Some(shape) = SHARED.iter().find(|shape| name == shape.name) else { return Ok(false) };
     let Shape { name, kind, key, value, capacity } = *shape;
-    let found = (map.map_type(), map.key_size(), map.value_size(), map.max_entries());
+    let found = (found.kind, found.key, found.value, found.capacity);
     if found == (kind, key, value, capacity) {
         return Ok(true);
     }

@@ -2,10 +2,10 @@
 
 use crate::Error;
 use crate::attach::program;
-use crate::maps::describe;
+use crate::maps::{Definition, describe};
 use crate::policy::{TableInfo, unusable};
 use aya::Ebpf;
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ObjectBuilder, OpenMap};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -31,60 +31,57 @@ pub(crate) struct Object {
 impl Object {
     /// Checks what the object says of its maps against what they will be, since aya takes a pin for what the object says.
     pub fn check(object: &[u8], tables: &[TableInfo]) -> Result<Object, Error> {
-        let open = crate::verify::silently(|| ObjectBuilder::default().open_memory(object))
-            .map_err(|cause| unusable(format!("{cause:#}")))?;
-        let mut found = Object {
-            programs: open.progs().map(|program| program.name().to_string_lossy().into_owned()).collect(),
-            ..Object::default()
-        };
+        // With aya's parser rather than libbpf's, which takes several times as long: policies are swapped under traffic.
+        let parsed = aya_obj::Object::parse(object).map_err(|cause| unusable(crate::error::chain(&cause)))?;
+        let mut found = Object { programs: parsed.programs.keys().cloned().collect(), ..Object::default() };
+        found.programs.sort();
         if !found.programs.iter().any(|name| name == PROGRAM) {
             return Err(unusable(format!("it has no program {PROGRAM}")));
         }
         if let Some(stranger) = found.programs.iter().find(|name| *name != PROGRAM && part(name).is_none()) {
             return Err(unusable(format!("its program {stranger} is no part of a policy")));
         }
-        for map in open.maps() {
-            found.take(&map, tables)?;
+        for (name, map) in &parsed.maps {
+            found.take(name, map.into(), tables)?;
         }
         Ok(found)
     }
 
-    fn take(&mut self, map: &OpenMap<'_>, tables: &[TableInfo]) -> Result<(), Error> {
-        let name = map.name().to_string_lossy().into_owned();
-        if crate::maps::check_definition(map).map_err(unusable)? {
+    fn take(&mut self, name: &str, map: Definition, tables: &[TableInfo]) -> Result<(), Error> {
+        if crate::maps::check_definition(name, map).map_err(unusable)? {
             return Ok(());
         }
+        let Definition { kind, key, value, capacity: entries } = map;
         if let Some(table) = tables.iter().find(|table| table.name == name) {
             if name.is_empty() || name.contains(['/', '.']) || name == "policy" || name == "own" {
                 return Err(unusable(format!("a table cannot be called {name:?}")));
             }
-            let shape = (map.map_type(), map.key_size(), map.value_size(), map.max_entries());
             let TableInfo { key_size, value_size, capacity, .. } = table;
-            if (shape.1, shape.2, shape.3) != (*key_size, *value_size, *capacity) {
+            if (key, value, entries) != (*key_size, *value_size, *capacity) {
                 return Err(unusable(format!(
                     "its table {name} has {}, but is described as {}",
-                    describe(shape.0, shape.1, shape.2, shape.3),
-                    describe(shape.0, *key_size, *value_size, *capacity)
+                    describe(kind, key, value, entries),
+                    describe(kind, *key_size, *value_size, *capacity)
                 )));
             }
-            self.kinds.insert(name, shape.0);
+            self.kinds.insert(name.to_owned(), kind);
             return Ok(());
         }
-        let fits = match (name.as_str(), map.map_type()) {
-            (DECISIONS, MapType::Array) => map.value_size() >= 4 && map.max_entries() == SESSION_SLOTS,
-            (SCRATCH, MapType::PercpuArray) => map.max_entries() == 1,
-            (GENERATION, MapType::Array) => map.value_size() == 8 && map.max_entries() == 1,
+        let fits = match (name, kind) {
+            (DECISIONS, MapType::Array) => value >= 4 && entries == SESSION_SLOTS,
+            (SCRATCH, MapType::PercpuArray) => entries == 1,
+            (GENERATION, MapType::Array) => value == 8 && entries == 1,
             (_, MapType::ProgArray) if self.parts.is_none() => {
-                self.parts = Some(name.clone());
+                self.parts = Some(name.to_owned());
                 true
             }
             _ => return Err(unusable(format!("its map {name} is neither shared nor a table of the policy"))),
         };
         if !fits {
-            let found = describe(map.map_type(), map.key_size(), map.value_size(), map.max_entries());
+            let found = describe(kind, key, value, entries);
             return Err(unusable(format!("its map {name} has {found}")));
         }
-        self.own.push(name);
+        self.own.push(name.to_owned());
         Ok(())
     }
 

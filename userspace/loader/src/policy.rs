@@ -5,10 +5,12 @@ use crate::attach::{loaded, program, shared_loader};
 use crate::object::{Object, PROGRAM};
 use crate::own::{DecisionsMap, Own};
 use crate::paths::{Pins, remove_file, remove_tree};
+use crate::state::Known;
 use crate::{Error, Interface, State, Table, bpffs, error};
 use aya::Ebpf;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ProgramHandle};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -42,7 +44,7 @@ pub struct NewPolicy<'a> {
     /// Its tables.
     pub tables: &'a [TableInfo],
     /// Kept in the state for whoever asks [`Interface::status`].
-    pub meta: &'a serde_json::Value,
+    pub meta: &'a RawValue,
 }
 
 /// A policy in the kernel that is not in force yet, with everything it needs. No other policy can be applied to the
@@ -50,7 +52,7 @@ pub struct NewPolicy<'a> {
 pub struct Prepared {
     generation: u64,
     tables: Vec<TableInfo>,
-    meta: serde_json::Value,
+    meta: Box<RawValue>,
     state: State,
     /// The tables that come from where those of the policy before are kept.
     revived: Vec<String>,
@@ -113,9 +115,9 @@ impl Interface {
         &mut self,
         object: &[u8],
         tables: &[TableInfo],
-        meta: serde_json::Value,
+        meta: &RawValue,
     ) -> Result<u64, Error> {
-        let prepared = self.prepare(NewPolicy { object, tables, meta: &meta })?;
+        let prepared = self.prepare(NewPolicy { object, tables, meta })?;
         self.commit(prepared)
     }
 
@@ -127,7 +129,7 @@ impl Interface {
     pub fn prepare(&mut self, new: NewPolicy<'_>) -> Result<Prepared, Error> {
         let NewPolicy { object, tables, meta } = new;
         let lock = bpffs::lock(&self.paths.bpffs)?;
-        let state = State::read(&self.paths, &self.name)?.unwrap_or_default();
+        let state = Known::read(&mut self.known, &self.paths, &self.name)?;
         let shape = Object::check(object, tables)?;
         let pins = self.pins.clone();
         for directory in [pins.tables(), pins.before(), pins.own()] {
@@ -178,7 +180,7 @@ impl Interface {
             tables,
             interface: self.name.clone(),
             pins: table_pins,
-            meta: meta.clone(),
+            meta: meta.to_owned(),
             state,
             revived,
             ebpf,
@@ -213,6 +215,7 @@ impl Interface {
             drop(self.set_policy_slot(before.as_ref().map(AsFd::as_fd)));
             return Err(error);
         }
+        Known::wrote(&mut self.known, &self.paths, &self.name, after);
         self.settle(&tables, &revived, &staging.0)?;
         Ok(generation)
     }
@@ -269,7 +272,7 @@ impl Interface {
         let after = State {
             generation: state.generation + 1,
             tables: Vec::new(),
-            policy: serde_json::Value::Null,
+            policy: RawValue::NULL.to_owned(),
             tables_before: state.tables,
             policy_before: state.policy,
             ..state

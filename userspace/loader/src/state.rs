@@ -2,10 +2,12 @@
 
 use crate::{Error, Mode, Paths, TableInfo};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The content of an interface's state file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// The mode that was asked for.
@@ -19,13 +21,45 @@ pub struct State {
     /// The tables of the policy in force.
     pub tables: Vec<TableInfo>,
     /// What was given along with the policy; null without one.
-    pub policy: serde_json::Value,
+    pub policy: Box<RawValue>,
     /// The tables of the policy before.
     #[serde(default)]
     pub tables_before: Vec<TableInfo>,
     /// What was given along with the policy before; null where there was none.
     #[serde(default)]
-    pub policy_before: serde_json::Value,
+    pub policy_before: Box<RawValue>,
+}
+
+/// A state file as it was read, while it is the same one: it is replaced as a whole, never written in place.
+#[derive(Debug)]
+pub(crate) struct Known {
+    file: (u64, u64, i64, i64, u64),
+    state: State,
+}
+
+impl Known {
+    /// What the file says, read anew only where it is another one.
+    pub fn read(known: &mut Option<Known>, paths: &Paths, interface: &str) -> Result<State, Error> {
+        let Ok(found) = std::fs::metadata(paths.state_file(interface)) else {
+            *known = None;
+            return Ok(State::read(paths, interface)?.unwrap_or_default());
+        };
+        let file = (found.dev(), found.ino(), found.mtime(), found.mtime_nsec(), found.size());
+        if let Some(known) = known.as_ref().filter(|known| known.file == file) {
+            return Ok(known.state.clone());
+        }
+        let state = State::read(paths, interface)?.unwrap_or_default();
+        *known = Some(Known { file, state: state.clone() });
+        Ok(state)
+    }
+
+    /// What has just been written.
+    pub fn wrote(known: &mut Option<Known>, paths: &Paths, interface: &str, state: State) {
+        *known = std::fs::metadata(paths.state_file(interface)).ok().map(|found| Known {
+            file: (found.dev(), found.ino(), found.mtime(), found.mtime_nsec(), found.size()),
+            state,
+        });
+    }
 }
 
 impl State {
@@ -50,7 +84,7 @@ impl State {
         create_dir(&paths.state)?;
         let path = paths.state_file(interface);
         let fresh = path.with_extension(format!("json.{}", std::process::id()));
-        let text = serde_json::to_vec_pretty(self).map_err(|cause| Error::File {
+        let text = serde_json::to_vec(self).map_err(|cause| Error::File {
             operation: "write",
             path: path.clone(),
             cause: cause.into(),

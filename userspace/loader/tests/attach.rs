@@ -163,7 +163,8 @@ fn attaching_again_keeps_policy_and_tables_and_forgets_sessions() {
     let Some(sandbox) = sandbox() else { return };
     let mut interface = sandbox.attach();
     let (object, tables) = test_policy();
-    interface.apply_policy(&object, &tables, serde_json::json!({"file": "a.policy"})).unwrap();
+    let meta = serde_json::value::to_raw_value(&serde_json::json!({"file": "a.policy"})).unwrap();
+    interface.apply_policy(&object, &tables, &meta).unwrap();
     interface.table_set("rules", &[1, 0, 0, 0], &[2, 0, 0, 0]).unwrap();
     for entry in sessions() {
         interface.session_insert(&entry).unwrap();
@@ -173,7 +174,7 @@ fn attaching_again_keeps_policy_and_tables_and_forgets_sessions() {
     let after = attached(IFACE).unwrap().unwrap();
     assert_ne!(before.id, after.id);
     assert_eq!(again.status().unwrap().generation, 1);
-    assert_eq!(again.status().unwrap().policy, serde_json::json!({"file": "a.policy"}));
+    assert_eq!(again.status().unwrap().policy.get(), meta.get());
     assert_eq!(again.table_get("rules", &[1, 0, 0, 0]).unwrap(), Some(vec![2, 0, 0, 0]));
     assert!(again.session_get(SERVER).unwrap().is_none());
     again.session_insert(&sessions()[0]).unwrap();
@@ -237,7 +238,7 @@ fn child_that_attaches_and_dies() {
     let mut interface = Interface::attach(&paths, IFACE, options).unwrap();
     interface.session_insert(&sessions()[0]).unwrap();
     let (object, tables) = test_policy();
-    interface.apply_policy(&object, &tables, serde_json::Value::Null).unwrap();
+    interface.apply_policy(&object, &tables, serde_json::value::RawValue::NULL).unwrap();
     std::process::abort();
 }
 

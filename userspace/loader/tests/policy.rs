@@ -4,7 +4,7 @@ mod common;
 
 use common::packet::{Packet, SERVER, STACKS, sessions};
 use common::{Action, IFACE, Sandbox, corrupted, sandbox, test_policy, wide_policy, xdp_socket};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use std::os::fd::{AsFd, OwnedFd};
 use tollfree_loader::{Error, Interface, NewPolicy, TableInfo};
 use tollfree_wire::maps::JUDGED;
@@ -23,27 +23,27 @@ fn tables_survive_a_swap_when_their_type_does() {
     let Some((mut interface, _socket, _sandbox)) = ready() else { return };
     let (key, value) = ([7, 0, 0, 0], [1, 0, 0, 0]);
     let (object, tables) = test_policy();
-    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 1);
+    assert_eq!(interface.apply_policy(&object, &tables, RawValue::NULL).unwrap(), 1);
     interface.table_set("rules", &key, &value).unwrap();
-    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 2);
+    assert_eq!(interface.apply_policy(&object, &tables, RawValue::NULL).unwrap(), 2);
     assert_eq!(interface.table_dump("rules").unwrap(), [(key.to_vec(), value.to_vec())]);
 
     let (object, tables) = wide_policy();
-    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 3);
+    assert_eq!(interface.apply_policy(&object, &tables, RawValue::NULL).unwrap(), 3);
     assert!(interface.table_dump("rules").unwrap().is_empty(), "another type: another table");
     interface.table_set("rules", &key, &[1; 8]).unwrap();
     assert_eq!(interface.table_get("rules", &key).unwrap(), Some(vec![1; 8]));
 
     // The policy before: its table was put aside, and comes back with its entries.
     let (object, tables) = test_policy();
-    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 4);
+    assert_eq!(interface.apply_policy(&object, &tables, RawValue::NULL).unwrap(), 4);
     assert_eq!(interface.table_dump("rules").unwrap(), [(key.to_vec(), value.to_vec())]);
 
     // The same sizes, but other words for them.
     let renamed = vec![TableInfo { meaning: "a number of another kind".into(), ..tables[0].clone() }];
-    assert_eq!(interface.apply_policy(&object, &renamed, Value::Null).unwrap(), 5);
+    assert_eq!(interface.apply_policy(&object, &renamed, RawValue::NULL).unwrap(), 5);
     assert!(interface.table_dump("rules").unwrap().is_empty(), "another meaning: another table");
-    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 6);
+    assert_eq!(interface.apply_policy(&object, &tables, RawValue::NULL).unwrap(), 6);
     assert_eq!(interface.table_dump("rules").unwrap().len(), 1);
 
     interface.clear_policy().unwrap();
@@ -63,12 +63,12 @@ fn what_a_policy_has_to_itself_is_there_before_it_judges() {
     };
     assert_eq!(left(), 0, "no policy");
     let (object, tables) = test_policy();
-    interface.apply_policy(&object, &tables, Value::Null).unwrap();
+    interface.apply_policy(&object, &tables, RawValue::NULL).unwrap();
     assert_eq!(left(), 3, "what the smaller policy says");
 
     let (object, tables) = wide_policy();
     let prepared =
-        interface.prepare(NewPolicy { object: &object, tables: &tables, meta: &Value::Null }).unwrap();
+        interface.prepare(NewPolicy { object: &object, tables: &tables, meta: RawValue::NULL }).unwrap();
     assert_eq!(prepared.generation(), 2);
     let decisions = prepared.decisions().unwrap();
     assert_eq!(decisions.size(), 4);
@@ -95,7 +95,7 @@ fn what_a_policy_has_to_itself_is_there_before_it_judges() {
     assert_eq!(interface.table_dump("calls").unwrap(), [(cell.to_vec(), vec![0; 8])]);
 
     // The next generation finds the tables, but maps of its own.
-    interface.apply_policy(&object, &tables, Value::Null).unwrap();
+    interface.apply_policy(&object, &tables, RawValue::NULL).unwrap();
     assert_eq!(interface.table_get("limit", &cell).unwrap(), Some(6u64.to_le_bytes().to_vec()));
     assert_eq!(left(), JUDGED, "the cell says 6, and nothing is decided");
 }
@@ -103,20 +103,21 @@ fn what_a_policy_has_to_itself_is_there_before_it_judges() {
 #[test]
 fn a_policy_that_was_only_prepared_leaves_no_trace() {
     let Some((mut interface, _socket, sandbox)) = ready() else { return };
-    let before = interface.status().unwrap();
+    let status = |interface: &Interface| serde_json::to_value(interface.status().unwrap()).unwrap();
+    let before = status(&interface);
     let (object, tables) = wide_policy();
-    let new = NewPolicy { object: &object, tables: &tables, meta: &Value::Null };
+    let new = NewPolicy { object: &object, tables: &tables, meta: RawValue::NULL };
     drop(interface.prepare(new).unwrap());
-    assert_eq!(interface.status().unwrap(), before);
+    assert_eq!(status(&interface), before);
     assert!(!sandbox.paths.bpffs.join(IFACE).join("staging").exists());
-    assert_eq!(interface.apply_policy(&object, &tables, Value::Null).unwrap(), 1);
+    assert_eq!(interface.apply_policy(&object, &tables, RawValue::NULL).unwrap(), 1);
 }
 
 #[test]
 fn wrong_sizes_and_names_are_told() {
     let Some((mut interface, _socket, _sandbox)) = ready() else { return };
     let (object, tables) = test_policy();
-    interface.apply_policy(&object, &tables, Value::Null).unwrap();
+    interface.apply_policy(&object, &tables, RawValue::NULL).unwrap();
     for (error, expected) in [
         (interface.table_set("rules", &[1], &[0; 4]).unwrap_err(), "a key of table rules has 4 bytes, not 1"),
         (
@@ -137,9 +138,11 @@ fn wrong_sizes_and_names_are_told() {
 fn a_failed_apply_changes_nothing() {
     let Some((mut interface, _socket, sandbox)) = ready() else { return };
     let (object, tables) = test_policy();
-    interface.apply_policy(&object, &tables, serde_json::json!("first")).unwrap();
+    let [first, second] = ["first", "second"].map(|meta| serde_json::value::to_raw_value(meta).unwrap());
+    interface.apply_policy(&object, &tables, &first).unwrap();
     interface.table_set("rules", &[7, 0, 0, 0], &[1, 0, 0, 0]).unwrap();
-    let before = interface.status().unwrap();
+    let status = |interface: &Interface| serde_json::to_value(interface.status().unwrap()).unwrap();
+    let before = status(&interface);
     let described_wrong = vec![TableInfo { capacity: 17, ..tables[0].clone() }];
     let (wide, wide_tables) = wide_policy();
     let refused = corrupted(wide);
@@ -151,12 +154,12 @@ fn a_failed_apply_changes_nothing() {
         ("refused by the verifier", &refused, &wide_tables),
     ];
     for (name, object, tables) in attempts {
-        let error = interface.apply_policy(object, tables, serde_json::json!("second")).expect_err(name);
+        let error = interface.apply_policy(object, tables, &second).expect_err(name);
         assert!(matches!(error, Error::Object { .. } | Error::Verifier { .. }), "{name}: {error}");
         if name == "refused by the verifier" {
             assert!(matches!(&error, Error::Verifier { log, .. } if !log.is_empty()), "{name}: {error}");
         }
-        assert_eq!(interface.status().unwrap(), before, "{name}");
+        assert_eq!(status(&interface), before, "{name}");
         assert_eq!(interface.table_get("rules", &[7, 0, 0, 0]).unwrap(), Some(vec![1, 0, 0, 0]), "{name}");
         assert!(!sandbox.paths.bpffs.join(IFACE).join("staging").exists(), "{name}");
         let root = sandbox.program("tf_root");
@@ -169,7 +172,7 @@ fn a_failed_apply_changes_nothing() {
 fn no_packet_falls_between_two_policies() {
     let Some((mut interface, _socket, sandbox)) = ready() else { return };
     let (object, tables) = test_policy();
-    interface.apply_policy(&object, &tables, Value::Null).unwrap();
+    interface.apply_policy(&object, &tables, RawValue::NULL).unwrap();
     let root = sandbox.program("tf_root");
     let done = std::sync::atomic::AtomicBool::new(false);
     let judged = std::thread::scope(|scope| {
@@ -184,8 +187,8 @@ fn no_packet_falls_between_two_policies() {
         });
         let (wide, wide_tables) = wide_policy();
         for _ in 0..50 {
-            interface.apply_policy(&wide, &wide_tables, Value::Null).unwrap();
-            interface.apply_policy(&object, &tables, Value::Null).unwrap();
+            interface.apply_policy(&wide, &wide_tables, RawValue::NULL).unwrap();
+            interface.apply_policy(&object, &tables, RawValue::NULL).unwrap();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         judge.join().unwrap()

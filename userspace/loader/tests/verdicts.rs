@@ -34,7 +34,7 @@ fn bench() -> Option<Bench> {
     let socket = xdp_socket();
     interface.register_socket(0, socket.as_fd()).unwrap();
     let (object, tables) = test_policy();
-    interface.apply_policy(&object, &tables, serde_json::Value::Null).unwrap();
+    interface.apply_policy(&object, &tables, serde_json::value::RawValue::NULL).unwrap();
     Some(Bench { interface, root: sandbox.program("tf_root"), _socket: socket, _sandbox: sandbox })
 }
 
@@ -126,6 +126,9 @@ const ROWS: &[Row] = &[
         Reason::Delivered,
     ),
     row("rejected by the policy", |s| Packet::request(s, 1, 0), Action::Tx, Reason::PolicyReject),
+    row("rejected with a text", |s| Packet::request(s, 1, 13), Action::Tx, Reason::PolicyReject),
+    row("rejected with the longest text", |s| Packet::request(s, 1, 128), Action::Tx, Reason::PolicyReject),
+    row("rejected with too long a text", |s| Packet::request(s, 1, 129), Action::Drop, Reason::TxFailed),
     row("dropped by the policy", |s| Packet::request(s, 2, 0), Action::Drop, Reason::PolicyDrop),
     row("dropped for want of a table entry", |s| Packet::request(s, 5, 1), Action::Drop, Reason::PolicyDrop),
     row("layout the policy does not know", |s| Packet::request(s, 3, 0), Action::Tx, Reason::UnknownLayout),
@@ -465,7 +468,12 @@ fn every_row_of_the_table() {
 /// down to the checksums.
 fn check_answer(name: &str, request: &Packet, answer: &[u8], reason: Reason) {
     let stack = request.stack;
-    let flat_len = if reason == Reason::PolicyAnswer { usize::from(request.flat[4]) } else { 0 };
+    // Its flat block, or the text that says why.
+    let (flat_len, byte) = match reason {
+        Reason::PolicyAnswer => (usize::from(request.flat[4]), 7),
+        Reason::PolicyReject => (usize::from(request.flat[4]), b'w'),
+        _ => (0, 0),
+    };
     let span = flat_len.next_multiple_of(8);
     assert_eq!(answer.len(), stack.header() + 56 + span, "{name}: length");
     assert_eq!((&answer[..6], &answer[6..12]), (&PEER_MAC[..], &OUR_MAC[..]), "{name}: MAC addresses");
@@ -522,7 +530,12 @@ fn check_answer(name: &str, request: &Packet, answer: &[u8], reason: Reason) {
         ..Header::new(Kind::Reject)
     };
     let flat = &answer[stack.header() + 56..];
-    assert!(flat.iter().all(|byte| *byte == 7), "{name}: flat block {flat:?}");
+    let (block, padding) = flat.split_at(flat_len);
+    assert!(block.iter().all(|found| *found == byte), "{name}: flat block {flat:?}");
+    assert!(
+        reason == Reason::PolicyAnswer || padding.iter().all(|byte| *byte == 0),
+        "{name}: zeros behind it"
+    );
     expected.tag = tag(KEY, &expected, Cursor::new(flat)).expect(name);
     assert_eq!(frame.header, expected, "{name}");
 }

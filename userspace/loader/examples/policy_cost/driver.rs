@@ -97,7 +97,7 @@ impl<'s> Driver<'s> {
             initial: table.initial_bytes(),
         });
         let tables: Vec<TableInfo> = tables.collect();
-        let new = NewPolicy { object, tables: &tables, meta: &serde_json::Value::Null };
+        let new = NewPolicy { object, tables: &tables, meta: serde_json::value::RawValue::NULL };
         let prepared = self.interface.prepare(new).unwrap_or_else(|error| panic!("{name}: {error}"));
         if let Some(decisions) = prepared.decisions() {
             let decided = vec![Decision::Send.to_byte(); decisions.size()];

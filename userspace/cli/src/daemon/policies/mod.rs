@@ -277,9 +277,12 @@ impl Policies {
         let expected = self.known.expect(&prepared, compiled, self.port);
         let whole = compiled.in_xdp == compiled.explain.elements.len();
         let below = if whole { Below::Whole(generation) } else { Below::Part(generation) };
+        // Where XDP judges calls to their end, nothing waits for the engine, which judges by it only calls between
+        // applications of this host: the policy has effect one wake-up of two threads earlier.
+        let waits = !whole || compiled.program.has_response();
         let ready = match expected {
-            Ok(()) => self.set_engine(at, Some((compiled, below))).await.map(drop),
-            Err(error) => Err(error),
+            Ok(()) if waits => self.set_engine(at, Some((compiled, below))).await.map(drop),
+            other => other,
         };
         let Some(xdp) = &mut self.xdp else { return Err(anyhow!("no interface is attached")) };
         let applied = match ready {
@@ -289,12 +292,18 @@ impl Policies {
         match applied {
             Ok(applied) => {
                 self.known.in_force(generation);
+                if !waits {
+                    // It fails only where the engine has stopped, and the daemon with it.
+                    self.set_engine(at, Some((compiled, below))).await?;
+                }
                 self.copy_to_engine(compiled, |home| home == Home::Both).await?;
                 Ok(applied)
             }
             Err(error) => {
                 self.known.forget(generation);
-                self.restore_engine(at).await?;
+                if waits {
+                    self.restore_engine(at).await?;
+                }
                 Err(error)
             }
         }
