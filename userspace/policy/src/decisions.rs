@@ -4,9 +4,10 @@
 //! there, the engine's evaluator says. Not here: when (the engine's).
 
 use crate::ebpf::Runs;
-use crate::engine::{CallView, PeerView, Program, Start, State, Verdict};
+use crate::engine::{CallView, Outcome, PeerView, Program, Start, State, Verdict};
 use crate::ir::Policy;
 use tollfree_schema::Manifest;
+use tollfree_wire::Code;
 use tollfree_wire::maps::Decision;
 
 /// What has to be decided per session for a policy's object.
@@ -17,6 +18,8 @@ pub struct Decisions {
     /// In the order of their bytes.
     methods: Vec<u32>,
     value_size: usize,
+    /// What their rejects say.
+    sayings: Vec<(Code, String)>,
 }
 
 impl Decisions {
@@ -36,6 +39,7 @@ impl Decisions {
             runs: runs.runs.iter().map(alone).collect(),
             methods: methods.collect(),
             value_size: runs.size(),
+            sayings: runs.sayings.clone(),
         })
     }
 
@@ -51,15 +55,38 @@ impl Decisions {
         for program in &self.runs {
             let mut state = program.new_state();
             bytes.extend(
-                self.methods.iter().map(|method| judge(program, &mut state, *method, peer, port).to_byte()),
+                self.methods
+                    .iter()
+                    .map(|method| self.judge(program, &mut state, *method, peer, port).to_byte()),
             );
         }
         bytes.resize(self.value_size - size_of::<u32>(), 0);
         bytes
     }
+
+    fn judge(
+        &self,
+        program: &Program,
+        state: &mut State,
+        method: u32,
+        peer: &PeerView<'_>,
+        port: u16,
+    ) -> Decision {
+        let Outcome { verdict, why, .. } = judge(program, state, method, peer, port);
+        match verdict {
+            Verdict::Send => Decision::Send,
+            Verdict::Reject(code, _) => {
+                let said = |saying: &(Code, String)| saying.0 == code && why.as_deref() == Some(&*saying.1);
+                let index = self.sayings.iter().position(said).and_then(|index| u8::try_from(index).ok());
+                index.map_or(Decision::Reject(code), Decision::RejectSaying)
+            }
+            // Nothing else ends what is decided so.
+            Verdict::Drop(_) | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => Decision::Drop,
+        }
+    }
 }
 
-fn judge(program: &Program, state: &mut State, method: u32, peer: &PeerView<'_>, port: u16) -> Decision {
+fn judge(program: &Program, state: &mut State, method: u32, peer: &PeerView<'_>, port: u16) -> Outcome {
     let mut call = CallView {
         method,
         layout: 0,
@@ -74,10 +101,5 @@ fn judge(program: &Program, state: &mut State, method: u32, peer: &PeerView<'_>,
         backends: &[],
         start: Start::Chain,
     };
-    match program.judge(state, &mut call).verdict {
-        Verdict::Send => Decision::Send,
-        Verdict::Reject(code, _) => Decision::Reject(code),
-        // Nothing else ends what is decided so.
-        Verdict::Drop(_) | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => Decision::Drop,
-    }
+    program.judge(state, &mut call)
 }

@@ -13,6 +13,8 @@ use crate::explain::{ElementPlace, Place};
 use crate::ir::{Exit, Policy, Side};
 use crate::{Source, cost};
 use tollfree_schema::Manifest;
+use tollfree_wire::Code;
+use tollfree_wire::maps::SAYINGS_MAX;
 
 /// The most bytes that are decided per session, of which the map has one entry for each that there can be.
 const DECISIONS_MAX: usize = 4096;
@@ -196,7 +198,8 @@ fn homes(policy: &Policy, candidates: &[Candidate], count: usize) -> Vec<Home> {
 
 /// Which elements can be decided per session. A dry run counts calls, so it cannot.
 fn decidable(policy: &Policy, candidates: &[Candidate], methods: usize) -> Vec<bool> {
-    let fits = Runs { runs: vec![0..1; policy.elements.len().div_ceil(2)], methods }.size() <= DECISIONS_MAX;
+    let most = Runs { runs: vec![0..1; policy.elements.len().div_ceil(2)], methods, sayings: Vec::new() };
+    let fits = most.size() <= DECISIONS_MAX;
     let elements = policy.elements.iter().zip(candidates);
     elements
         .map(|(element, candidate)| {
@@ -206,6 +209,23 @@ fn decidable(policy: &Policy, candidates: &[Candidate], methods: usize) -> Vec<b
                 && candidate.request.peer
         })
         .collect()
+}
+
+/// What the rejects of some elements say; of more than a byte can tell apart, the rest is not said.
+fn sayings(policy: &Policy, runs: &[std::ops::Range<usize>]) -> Vec<(Code, String)> {
+    let mut sayings = Vec::new();
+    for element in runs.iter().flat_map(|run| policy.elements.get(run.clone()).unwrap_or_default()) {
+        for exit in effects::of_request(element, policy).refusals {
+            if let Exit::Reject(code, Some(why)) = exit
+                && !why.is_empty()
+                && sayings.len() < SAYINGS_MAX
+                && !sayings.contains(&(code, why.clone()))
+            {
+                sayings.push((code, why));
+            }
+        }
+    }
+    sayings
 }
 
 /// The runs of elements that are decided per session among the first `count`. An element that does not ask who calls is
@@ -225,7 +245,8 @@ fn runs(policy: &Policy, candidates: &[Candidate], count: usize, methods: usize)
             _ => runs.push(at..at + 1),
         }
     }
-    Runs { runs, methods }
+    let sayings = sayings(policy, &runs);
+    Runs { runs, methods, sayings }
 }
 
 fn describe(

@@ -193,7 +193,7 @@ pub enum Event<'a> {
         flat: &'a [u8],
         /// The body begins with a metadata block.
         metadata: bool,
-        /// The body.
+        /// The body; of a reject the text that says why, in UTF-8, if it has one.
         body: &'a [u8],
         /// Who says so.
         verdict: Verdict,

@@ -509,11 +509,15 @@ fn a_drivers_reject_ends_the_call_with_its_verdict() {
 }
 
 #[test]
-fn a_drivers_answer_ends_the_call_ok_with_its_flat_block() {
-    for (status, expected) in [
-        (Code::Ok, (Code::Ok, 9, b"known".to_vec())),
-        // Only an answer has anything to say besides its status.
-        (Code::Aborted, (Code::Aborted, 0, Vec::new())),
+fn a_drivers_answer_has_a_flat_block_and_its_refusal_a_text() {
+    let long = [b'x'; 136];
+    for (status, len, flat, expected) in [
+        (Code::Ok, 5, &b"known\0\0\0"[..], (Code::Ok, 9, &b"known"[..], &b""[..])),
+        (Code::Aborted, 5, b"known\0\0\0", (Code::Aborted, 0, b"", b"known")),
+        (Code::Aborted, 128, &long[..128], (Code::Aborted, 0, b"", &long[..128])),
+        // Hostile: neither is taken for a text.
+        (Code::Aborted, 129, &long, (Code::Aborted, 0, b"", b"")),
+        (Code::Aborted, 2, b"\xff\xfe\0\0\0\0\0\0", (Code::Aborted, 0, b"", b"")),
     ] {
         let mut world = pair();
         let guard = open_with_guard(&mut world);
@@ -522,28 +526,28 @@ fn a_drivers_answer_ends_the_call_ok_with_its_flat_block() {
             call: 256,
             sequence: 1,
             status: status as u8,
-            flat_len: 5,
+            flat_len: len,
             layout: 9,
             ..Header::new(Kind::Reject)
         };
-        let flat = *b"known\0\0\0";
-        answer.tag = tag(guard.key, &answer, Cursor::new(&flat)).expect("padded");
+        answer.tag = tag(guard.key, &answer, Cursor::new(flat)).expect("padded");
         let (now, peer) = (world.now, world.hosts[1].peer);
         let mut deliver = |flat: &[u8]| {
             let mut got = Vec::new();
             let packet = [answer.as_bytes(), flat].concat();
             let outcome = world.transport(0).receive(now, peer, &packet, &mut |event| {
-                if let Event::Response { status, layout, flat, body: [], verdict: Verdict::Driver, .. } =
-                    event
-                {
-                    got.push((status, layout, flat.to_vec()));
+                if let Event::Response { status, layout, flat, body, verdict: Verdict::Driver, .. } = event {
+                    got.push((status, layout, flat.to_vec(), body.to_vec()));
                 }
             });
             (outcome.is_ok(), got)
         };
-        assert_eq!(deliver(b"other\0\0\0"), (false, vec![]), "the tag covers the flat block");
-        assert_eq!(deliver(&flat), (true, vec![expected]));
-        assert_eq!(deliver(&flat), (false, vec![]), "once");
+        let mut other = flat.to_vec();
+        other[0] ^= 1;
+        assert_eq!(deliver(&other), (false, vec![]), "the tag covers it");
+        let (status, layout, block, body) = expected;
+        assert_eq!(deliver(flat), (true, vec![(status, layout, block.to_vec(), body.to_vec())]));
+        assert_eq!(deliver(flat), (false, vec![]), "once");
     }
 }
 

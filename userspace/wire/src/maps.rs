@@ -81,7 +81,10 @@ pub struct CallContext {
     /// The session's place in [`SESSIONS`].
     pub session: u32,
     /// For [`Stage::Reject`]: the [`crate::Code`] to answer with.
-    pub code: u32,
+    pub code: u16,
+    /// For [`Stage::Reject`]: bytes of the text that says why, at the front of [`Answer::flat`] with zeros up to a multiple of
+    /// eight behind it; at most [`WHY_MAX`], 0 for none.
+    pub why_len: u16,
     /// For [`Stage::Reject`] and [`Stage::Drop`]: the [`crate::Reason`] to count.
     pub reason: u32,
     /// For [`Stage::Deliver`]: the generation of the policy that has judged the call so far and leaves the rest to the
@@ -89,11 +92,14 @@ pub struct CallContext {
     pub generation: u64,
 }
 
+/// The longest text of a reject that is made where the packet arrives, in bytes.
+pub const WHY_MAX: usize = 128;
+
 /// What the engine finds where the tag of a judged request was, if the policy left nothing for it to judge. A smaller
 /// number is the generation of a policy that did, 0 says that there was no policy.
 pub const JUDGED: u64 = u64::MAX;
 
-/// What [`Stage::Answer`] answers with.
+/// What [`Stage::Answer`] answers with; for [`Stage::Reject`] the flat block is a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Answer {
@@ -114,6 +120,8 @@ pub enum Decision {
     Drop,
     /// Answer with a status.
     Reject(Code),
+    /// Answer with one of the statuses that the policy has a text for.
+    RejectSaying(u8),
 }
 
 impl Decision {
@@ -123,12 +131,17 @@ impl Decision {
             Decision::Send => 1,
             Decision::Drop => 2,
             Decision::Reject(code) => DECISION_REJECT + code as u8,
+            Decision::RejectSaying(index) => DECISION_SAYING.saturating_add(index),
         }
     }
 }
 
 /// What [`Decision::Reject`]'s code is added to.
 pub const DECISION_REJECT: u8 = 16;
+/// What [`Decision::RejectSaying`]'s index is added to.
+pub const DECISION_SAYING: u8 = 64;
+/// The most texts that a policy's decisions can tell apart.
+pub const SAYINGS_MAX: usize = (u8::MAX - DECISION_SAYING) as usize;
 
 /// Longest identity and namespace, in bytes.
 pub const IDENTITY_MAX: usize = 63;

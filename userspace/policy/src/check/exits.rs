@@ -8,6 +8,7 @@ use crate::diagnostics::Span;
 use crate::ir::{Exit, Side};
 use crate::suggest::did_you_mean;
 use tollfree_wire::Code;
+use tollfree_wire::maps::WHY_MAX;
 
 /// How often a call is made again where the policy does not say.
 const RETRIES: u32 = 1;
@@ -20,8 +21,16 @@ const MILLION: u64 = 1_000_000;
 impl Checker<'_, '_, '_> {
     pub(super) fn reject(&mut self, code: &Expression, why: Option<&Expression>) -> Exit {
         let code = self.code(code);
-        let why = why.and_then(|why| self.text(why, "the reason", "reject(CODE, 'why')"));
-        Exit::Reject(code, why)
+        let text = why.and_then(|why| self.text(why, "the reason", "reject(CODE, 'why')"));
+        if let (Some(why), Some(text)) = (why, &text)
+            && text.len() > WHY_MAX
+        {
+            let length = format!("{} bytes", text.len());
+            self.sink
+                .error(&why.span, format!("a reason has at most {WHY_MAX} bytes"), length)
+                .help("it travels in the one packet that the driver answers with");
+        }
+        Exit::Reject(code, text)
     }
 
     fn code(&mut self, expression: &Expression) -> Code {

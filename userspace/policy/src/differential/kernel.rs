@@ -54,6 +54,8 @@ pub struct Ran {
     pub flat: Vec<u8>,
     /// The response's layout and flat block, where a policy answered.
     pub answer: Option<(u32, Vec<u8>)>,
+    /// What a reject says.
+    pub why: Option<String>,
     /// The generation that the engine is told.
     pub generation: u64,
 }
@@ -247,18 +249,37 @@ impl Kernel {
         let contexts: Vec<Vec<u32>> = contexts.iter().map(words).collect();
         let noted = contexts.iter().find(|noted| noted[3] != NOBODY);
         let reason = |noted: &Vec<u32>| Reason::from_index(noted[3] as usize).unwrap();
+        let mut why_len = 0;
         let verdict = match (result, noted) {
             (DELIVERED, None) => Verdict::Send,
             (ANSWERED, None) => Verdict::Answer,
             (DROPPED, Some(noted)) => Verdict::Drop(reason(noted)),
-            (REJECTED, Some(noted)) => Verdict::Reject(Code::from_wire(noted[2] as u8), reason(noted)),
+            (REJECTED, Some(noted)) => {
+                why_len = (noted[2] >> 16) as usize;
+                Verdict::Reject(Code::from_wire(noted[2] as u8), reason(noted))
+            }
             other => panic!("neither: {other:?}"),
         };
         let generation = contexts.iter().map(|noted| u64::from(noted[4]) | u64::from(noted[5]) << 32).max();
         let answer = (verdict == Verdict::Answer).then(|| self.answer());
         let at = offset + size_of::<Header>();
         let flat = after[at..at + flat.len()].to_vec();
-        Ran { verdict, flat, answer, generation: generation.unwrap_or(0) }
+        let why = (why_len > 0).then(|| self.why(why_len));
+        Ran { verdict, flat, answer, why, generation: generation.unwrap_or(0) }
+    }
+
+    /// The text of the CPU that left one; all others' are zero.
+    fn why(&self, length: usize) -> String {
+        let map = &self.maps[maps::ANSWER];
+        let texts = map.lookup_percpu(&[0; 4], MapFlags::ANY).unwrap().unwrap();
+        let at = offset_of!(Answer, flat);
+        let text = texts.iter().map(|bytes| &bytes[at..]).find(|text| text[0] != 0).unwrap();
+        let padded = length.next_multiple_of(8);
+        assert!(text[length..padded].iter().all(|byte| *byte == 0), "zeros behind the text");
+        let text = String::from_utf8(text[..length].to_vec()).unwrap();
+        let blank = vec![vec![0; size_of::<Answer>()]; texts.len()];
+        map.update_percpu(&[0; 4], &blank, MapFlags::ANY).unwrap();
+        text
     }
 
     /// The answer of the CPU that gave one; all others' are zero.

@@ -7,7 +7,7 @@ use super::scratch::ORDINAL;
 use std::mem::offset_of;
 use std::ops::Range;
 use tollfree_wire::maps::{DECISION_REJECT, Decision};
-use tollfree_wire::{Header, Reason};
+use tollfree_wire::{Code, Header, Reason};
 
 /// Where the session's index is in an entry; the bytes are behind it.
 const HEAD: usize = size_of::<u32>();
@@ -17,6 +17,8 @@ const HEAD: usize = size_of::<u32>();
 pub(crate) struct Runs {
     pub runs: Vec<Range<usize>>,
     pub methods: usize,
+    /// What their rejects say, by the byte's distance from [`tollfree_wire::maps::DECISION_SAYING`].
+    pub sayings: Vec<(Code, String)>,
 }
 
 impl Runs {
@@ -61,6 +63,12 @@ impl Emitter<'_> {
         self.asm.jump_if(Cond::Ne, R2, Decision::Drop.to_byte().into(), reject);
         self.drop(Reason::PolicyDrop, ways);
         self.asm.bind(reject);
+        for (index, (code, why)) in (0u8..).zip(self.runs.sayings.clone()) {
+            let other = self.asm.label();
+            self.asm.jump_if(Cond::Ne, R2, Decision::RejectSaying(index).to_byte().into(), other);
+            self.reject_saying(code, &why, ways);
+            self.asm.bind(other);
+        }
         self.asm.alu(Alu::Sub, R2, DECISION_REJECT.into());
         self.asm.alu(Alu::And, R2, 0xff);
         self.reject_with_r2();

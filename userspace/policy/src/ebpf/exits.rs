@@ -5,7 +5,7 @@ use super::asm::{Alu, FP, Helper, R0, R1, R2, R3, R6, Reg, Size};
 use super::program::{Emitter, Exits, Ways, small};
 use super::scratch::CONTEXT;
 use std::mem::offset_of;
-use tollfree_wire::maps::{CallContext, Stage};
+use tollfree_wire::maps::{Answer, CallContext, Stage, WHY_MAX};
 use tollfree_wire::{Code as Status, Reason};
 
 impl Emitter<'_> {
@@ -18,7 +18,8 @@ impl Emitter<'_> {
         if let Some(audit) = ways.audit {
             return self.asm.jump(audit);
         }
-        self.note(None, reason);
+        self.context(R1);
+        self.asm.store_imm(Size::W, R1, small(offset_of!(CallContext, reason)), reason as i32);
         self.asm.jump(self.exits.drop);
     }
 
@@ -26,24 +27,41 @@ impl Emitter<'_> {
         if let Some(audit) = ways.audit {
             return self.asm.jump(audit);
         }
-        self.note(Some(code), reason);
+        self.refuse(code, 0, reason);
+    }
+
+    /// Rejects with a text of at most [`WHY_MAX`] bytes.
+    pub(super) fn reject_saying(&mut self, code: Status, why: &str, ways: Ways) {
+        if let Some(audit) = ways.audit {
+            return self.asm.jump(audit);
+        }
+        let why = why.as_bytes().get(..WHY_MAX).unwrap_or(why.as_bytes());
+        self.shared_entry(Shared::Answer, 0);
+        for (at, chunk) in why.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.asm.constant(R1, u64::from_le_bytes(word));
+            self.asm.store(Size::Dw, R0, small(offset_of!(Answer, flat) + 8 * at), R1);
+        }
+        self.refuse(code, why.len(), Reason::PolicyReject);
+    }
+
+    fn refuse(&mut self, code: Status, why_len: usize, reason: Reason) {
+        self.context(R1);
+        // One store for the code and the text's length behind it.
+        const { assert!(offset_of!(CallContext, why_len) == offset_of!(CallContext, code) + 2) };
+        let both = i32::from(code as u8) | (why_len as i32) << 16;
+        self.asm.store_imm(Size::W, R1, small(offset_of!(CallContext, code)), both);
+        self.asm.store_imm(Size::W, R1, small(offset_of!(CallContext, reason)), reason as i32);
         self.asm.jump(self.exits.reject);
     }
 
-    /// The code is in R2 already.
+    /// The code is in R2 already; there is no text.
     pub(super) fn reject_with_r2(&mut self) {
         self.context(R1);
         self.asm.store(Size::W, R1, small(offset_of!(CallContext, code)), R2);
         self.asm.store_imm(Size::W, R1, small(offset_of!(CallContext, reason)), Reason::PolicyReject as i32);
         self.asm.jump(self.exits.reject);
-    }
-
-    fn note(&mut self, code: Option<Status>, reason: Reason) {
-        self.context(R1);
-        if let Some(code) = code {
-            self.asm.store_imm(Size::W, R1, small(offset_of!(CallContext, code)), code as i32);
-        }
-        self.asm.store_imm(Size::W, R1, small(offset_of!(CallContext, reason)), reason as i32);
     }
 
     /// Counts a refusal that a dry run did not carry out.

@@ -158,6 +158,7 @@ impl Emitter<'_> {
         match exit {
             Exit::Send => self.asm.jump(ways.send),
             Exit::Drop => self.drop(Reason::PolicyDrop, ways),
+            Exit::Reject(code, Some(why)) if !why.is_empty() => self.reject_saying(*code, why, ways),
             Exit::Reject(code, _) => self.reject(*code, Reason::PolicyReject, ways),
             Exit::Answer(fields) => self.answer(fields)?,
             Exit::Retry { .. } => return Err(Refused::new("makes calls again, which only the engine can")),

@@ -41,7 +41,7 @@ pub trait Kernel {
     ///
     /// # Errors
     /// A sentence.
-    fn entries(&self, map: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String>;
+    fn entries(&self, map: &str) -> Result<Vec<KeyValue>, String>;
 
     /// Sets an entry.
     ///
@@ -55,6 +55,9 @@ pub trait Kernel {
     /// A sentence.
     fn delete(&self, map: &str, key: &[u8]) -> Result<(), String>;
 }
+
+/// A key and its value, as a map has them.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// What became of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]

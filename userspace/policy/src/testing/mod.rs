@@ -10,5 +10,5 @@ mod kernel;
 mod run;
 
 pub use file::TestFile;
-pub use kernel::{Kernel, Ran};
+pub use kernel::{Kernel, KeyValue, Ran};
 pub use run::{CaseResult, Failure, Report, Where, run};

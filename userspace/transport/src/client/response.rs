@@ -9,6 +9,7 @@ use crate::sack::{ACK_MAX, AckBody, AckHead};
 use crate::session::Session;
 use crate::transport::Transport;
 use tollfree_wire::header::{FLAG_ENGINE, FLAG_METADATA, FLAG_OF_RESPONSE, HEADER_LEN};
+use tollfree_wire::maps::WHY_MAX;
 use tollfree_wire::{Code, Packet, Reason};
 
 impl Transport {
@@ -125,14 +126,16 @@ impl Transport {
         let client = self.table.get_mut(header.session).and_then(Session::client).ok_or(Reason::WrongKind)?;
         let key = client.call(header.call).ok_or(Reason::StaleCall)?;
         let call = self.calls.get_mut(key).filter(|call| call.first_sent != 0).ok_or(Reason::StaleCall)?;
-        // Only an answer has anything to say besides its status.
-        let (status, layout, flat) = match Code::from_wire(header.status) {
-            Code::Ok => (Code::Ok, header.layout, flat),
-            status => (status, 0, &[][..]),
+        // An answer has a flat block; all others may have a text in its place (WIRE.md §7).
+        let status = Code::from_wire(header.status);
+        let (layout, flat, body) = match status {
+            Code::Ok => (header.layout, flat, &[][..]),
+            _ => (0, &[][..], flat),
         };
+        let body = std::str::from_utf8(body).ok().filter(|why| why.len() <= WHY_MAX).unwrap_or_default();
         let token = call.token;
         let (metadata, verdict) = (false, Verdict::Driver);
-        sink(Event::Response { token, status, layout, flat, metadata, body: &[], verdict });
+        sink(Event::Response { token, status, layout, flat, metadata, body: body.as_bytes(), verdict });
         self.give_up(now, key);
         Ok(())
     }

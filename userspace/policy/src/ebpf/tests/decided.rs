@@ -10,6 +10,38 @@ use tollfree_wire::{Code, Reason};
 const SHORT: [&str; 3] = ["AdminA", "AdminB", "Get"];
 
 #[test]
+fn rejects_say_why() {
+    let long = "x".repeat(128);
+    let text = format!(
+        "who() -> f()\nwho():\n    match get(peer, 'identity'):\n        'alice' => send(rpc)\n\
+         \x20       'bob' => reject(ABORTED, 'not bob')\n        Some(_) => reject(ABORTED, 'nor you')\n\
+         \x20       NONE => reject(PERMISSION_DENIED)\n\
+         f():\n    match method:\n        'AdminA' => reject(ABORTED, '{long}')\n\
+         \x20       'AdminB' => reject(INTERNAL, 'exactly 16 bytes')\n\
+         \x20       _ =>\n            match size > 0:\n                true => reject(INTERNAL)\n                false => send(rpc)\n"
+    );
+    let Some(mut judge) = Judge::new(&text) else { return };
+    let decisions = judge.compiled.decisions.clone().unwrap();
+    for (identity, said) in [
+        (Some("bob"), [Some("not bob"); 3]),
+        (Some("eve"), [Some("nor you"); 3]),
+        (None, [None; 3]),
+        (Some("alice"), [Some(&*long), Some("exactly 16 bytes"), None]),
+        (Some("bob"), [Some("not bob"); 3]),
+    ] {
+        let peer = PeerView { identity, ..PeerView::default() };
+        let value = [&SESSION.to_ne_bytes()[..], &decisions.decide(&peer, 4700)].concat();
+        judge.kernel.put(maps::DECISIONS, &SESSION.to_ne_bytes(), &value);
+        let found = SHORT.map(|method| judge.run(&to(method)));
+        assert!(
+            found.iter().all(|ran| matches!(ran.verdict, Verdict::Reject(..))),
+            "{identity:?}: {found:?}"
+        );
+        assert_eq!(found.each_ref().map(|ran| ran.why.as_deref()), said, "{identity:?}");
+    }
+}
+
+#[test]
 fn what_does_not_depend_on_the_message_is_decided_once() {
     let text = "f() -> g() -> h()\n\
                 f():\n    match get(peer, 'identity'):\n        'alice' => send(rpc)\n        Some(_) => reject(PERMISSION_DENIED)\n\
