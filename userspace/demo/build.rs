@@ -12,7 +12,7 @@ fn main() -> Result<(), tollfree_schema::Error> {
         let schema = format!("tests/schemas/{release}/hash.proto");
         Builder::new().out_dir(Path::new(&out).join(release)).compile(&[schema])?;
     }
-    for schema in ["kv", "feed"] {
+    for schema in ["kv", "feed", "shop"] {
         let file = format!("../../schemas/{schema}.proto");
         Builder::new().out_dir(Path::new(&out).join(schema)).compile(&[file])?;
     }

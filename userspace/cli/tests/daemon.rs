@@ -228,7 +228,7 @@ fn what_this_daemon_does_not_have_is_refused_in_a_sentence() {
     for (body, sentence) in [
         ("match get(peer, 'token'):\n        VALID => send(rpc)\n        _ => drop()", "checks no tokens"),
         (
-            "request:\n        send(rpc)\n    response:\n        match get(metadata, 'tenant'):\n            'a' => pass\n            _ => drop()",
+            "request:\n        send(rpc)\n    response:\n        match get(metadata, 'tenant'):\n            'a' => send(rpc)\n            _ => drop()",
             "when the request's is gone",
         ),
         ("match ask('door'):\n        true => send(rpc)\n        _ => drop()", "asks the authoriser door"),

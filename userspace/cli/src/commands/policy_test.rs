@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tollfree_loader::Bench;
 use tollfree_policy::Source;
-use tollfree_policy::testing::{self, CaseResult, Failure, Kernel, Ran, Report, TestFile, Where};
+use tollfree_policy::testing::{self, CaseResult, Failure, Kernel, KeyValue, Ran, Report, TestFile, Where};
 
 /// What a user can choose besides the policies.
 pub struct Chosen<'a> {
@@ -104,7 +104,7 @@ impl Kernel for InKernel {
         self.0.get(map, key).map_err(words)
     }
 
-    fn entries(&self, map: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+    fn entries(&self, map: &str) -> Result<Vec<KeyValue>, String> {
         self.0.entries(map).map_err(words)
     }
 

@@ -5,6 +5,8 @@
 
 mod hostile;
 mod policies;
+mod reach;
+mod restart;
 mod stranger;
 mod support;
 

@@ -52,12 +52,12 @@ who():
 
 impl World {
     /// Writes a policy to a file of the server's and applies it there.
-    fn apply(&self, text: &str) -> anyhow::Result<serde_json::Value> {
+    pub fn apply(&self, text: &str) -> anyhow::Result<serde_json::Value> {
         let cli = &self.hosts.server.cli;
         cli.apply_policy(&self.policy_file(text)?, &source_root().join("schemas/hash.proto"))
     }
 
-    fn policy_file(&self, text: &str) -> anyhow::Result<PathBuf> {
+    pub fn policy_file(&self, text: &str) -> anyhow::Result<PathBuf> {
         let file = self.hosts.server.cli.state.join("test.policy");
         std::fs::write(&file, text)?;
         Ok(file)

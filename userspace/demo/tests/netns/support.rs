@@ -35,6 +35,9 @@ pub mod stubs {
     pub mod kv {
         include!(concat!(env!("OUT_DIR"), "/kv/demo.rs"));
     }
+    pub mod shop {
+        include!(concat!(env!("OUT_DIR"), "/shop/shop.rs"));
+    }
 }
 
 /// A client's and a server's host, with daemons and a hash service.
@@ -79,7 +82,9 @@ impl World {
     pub fn start(&mut self, family: Family) -> Result<()> {
         self.hosts.server.start_daemon(family, &[])?;
         let engine = self.hosts.server.engine(family);
-        self.hosts.client.start_daemon(family, &[("demo.Hash", engine), ("demo.Kv", engine)])?;
+        self.hosts
+            .client
+            .start_daemon(family, &[("demo.Hash", engine), ("demo.Kv", engine), ("shop.Catalog", engine)])?;
         self.service = Some(self.hosts.server.start_service()?);
         Ok(())
     }
