@@ -23,6 +23,7 @@ mod ir;
 mod lex;
 mod needs;
 mod notation;
+mod operations;
 mod parse;
 mod place;
 mod print;

@@ -117,7 +117,7 @@ fn tables_survive_a_swap() {
     state.table_set("firewall_rules", "alice", "ALLOW").unwrap();
     let new = compiled("firewall.policy", options).unwrap().program;
     let mut next = new.new_state();
-    next.adopt(state);
+    next.exchange(&mut state);
     assert_eq!(next.table_get("firewall_rules", "alice").unwrap().as_deref(), Some("ALLOW"));
     assert_eq!(next.table_dump("firewall_rules").unwrap(), [("alice".to_owned(), "ALLOW".to_owned())]);
     assert!(next.table_delete("firewall_rules", "alice").unwrap());

@@ -7,6 +7,7 @@ use super::operators::constant;
 use crate::ast::{Call, Expression, Literal};
 use crate::diagnostics::Span;
 use crate::ir::{Constant, Number, Op, Operand};
+use crate::operations;
 use crate::parse::instead_of;
 use crate::suggest::did_you_mean;
 
@@ -171,7 +172,7 @@ impl Checker<'_, '_, '_> {
             return None;
         };
         if let Operand::Constant(Constant::Number(bits)) = value.operand {
-            return Some(constant(converted(bits, from, to), kind));
+            return Some(constant(operations::convert(from, to, bits), kind));
         }
         if from == to {
             return Some(Value { kind, ..value });
@@ -192,17 +193,4 @@ pub(super) fn place_of(list: &mut Vec<String>, name: &str) -> usize {
         list.push(name.to_owned());
         list.len() - 1
     })
-}
-
-/// A constant, converted as [`Op::Convert`] does.
-fn converted(bits: u64, from: Number, to: Number) -> u64 {
-    match (from, to) {
-        (Number::Unsigned, Number::Signed) => bits.min(i64::MAX as u64),
-        (Number::Signed, Number::Unsigned) => u64::try_from(bits as i64).unwrap_or(0),
-        (Number::Unsigned, Number::Float) => (bits as f64).to_bits(),
-        (Number::Signed, Number::Float) => (bits as i64 as f64).to_bits(),
-        (Number::Float, Number::Unsigned) => f64::from_bits(bits) as u64,
-        (Number::Float, Number::Signed) => f64::from_bits(bits) as i64 as u64,
-        _ => bits,
-    }
 }

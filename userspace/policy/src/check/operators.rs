@@ -7,6 +7,7 @@ use super::kind::{Kind, Wide};
 use crate::ast::{Expression, Literal, Operator, PatternKind};
 use crate::diagnostics::Span;
 use crate::ir::{Arithmetic, Comparison, Constant, Number, Op, Operand};
+use crate::operations;
 
 impl Checker<'_, '_, '_> {
     pub(super) fn not(&mut self, inner: &Expression, span: &Span) -> Option<Value> {
@@ -115,7 +116,7 @@ impl Checker<'_, '_, '_> {
             }
             let number = wide.number();
             if let (Some(x), Some(y)) = (number_in(&a.operand), number_in(&b.operand)) {
-                return Some(constant(u64::from(compared(op, number, x, y)), Kind::Bool));
+                return Some(constant(operations::compare(op, number, x, y).into(), Kind::Bool));
             }
             let op = Op::Compare { op, number, a: a.operand, b: b.operand };
             return Some(self.keep(span, op, Kind::Bool, optional));
@@ -254,7 +255,7 @@ impl Checker<'_, '_, '_> {
         optional: bool,
     ) -> Value {
         if let (Some(x), Some(y)) = (number_in(&a), number_in(&b)) {
-            return constant(calculated(op, number, x, y), kind);
+            return constant(operations::arithmetic(op, number, x, y), kind);
         }
         self.keep(span, Op::Arithmetic { op, number, a, b }, kind, optional)
     }
@@ -262,58 +263,4 @@ impl Checker<'_, '_, '_> {
 
 pub(super) fn constant(number: u64, kind: Kind) -> Value {
     Value::new(Operand::Constant(Constant::Number(number)), kind, false)
-}
-
-fn compared(op: Comparison, number: Number, a: u64, b: u64) -> bool {
-    let order = match number {
-        Number::Unsigned => Some(a.cmp(&b)),
-        Number::Signed => Some((a as i64).cmp(&(b as i64))),
-        Number::Float => f64::from_bits(a).partial_cmp(&f64::from_bits(b)),
-    };
-    let Some(order) = order else { return op == Comparison::NotEqual };
-    match op {
-        Comparison::Equal => order.is_eq(),
-        Comparison::NotEqual => order.is_ne(),
-        Comparison::Less => order.is_lt(),
-        Comparison::LessEqual => order.is_le(),
-        Comparison::Greater => order.is_gt(),
-        Comparison::GreaterEqual => order.is_ge(),
-    }
-}
-
-fn calculated(op: Arithmetic, number: Number, a: u64, b: u64) -> u64 {
-    match number {
-        Number::Unsigned => match op {
-            Arithmetic::Add => a.saturating_add(b),
-            Arithmetic::Subtract => a.saturating_sub(b),
-            Arithmetic::Multiply => a.saturating_mul(b),
-            Arithmetic::Divide => a.checked_div(b).unwrap_or(0),
-            Arithmetic::Remainder => a.checked_rem(b).unwrap_or(a),
-        },
-        Number::Signed => {
-            let (a, b) = (a as i64, b as i64);
-            (match op {
-                Arithmetic::Add => a.saturating_add(b),
-                Arithmetic::Subtract => a.saturating_sub(b),
-                Arithmetic::Multiply => a.saturating_mul(b),
-                Arithmetic::Divide if b == 0 => 0,
-                Arithmetic::Divide => a.saturating_div(b),
-                Arithmetic::Remainder if b == 0 => a,
-                Arithmetic::Remainder => a.wrapping_rem(b),
-            }) as u64
-        }
-        Number::Float => {
-            let (a, b) = (f64::from_bits(a), f64::from_bits(b));
-            (match op {
-                Arithmetic::Add => a + b,
-                Arithmetic::Subtract => a - b,
-                Arithmetic::Multiply => a * b,
-                Arithmetic::Divide if b == 0.0 => 0.0,
-                Arithmetic::Divide => a / b,
-                Arithmetic::Remainder if b == 0.0 => a,
-                Arithmetic::Remainder => a % b,
-            })
-            .to_bits()
-        }
-    }
 }

@@ -18,8 +18,10 @@ pub struct Code {
     pub steps: Vec<Step>,
     /// Of all [`Step::Switch`]es.
     pub tests: Vec<Test>,
-    /// Of all lists of operands.
+    /// Of all [`Op::Hash`]es.
     pub sources: Vec<Source>,
+    /// Of all keys: each part's shape and where it comes from.
+    pub parts: Vec<(Shape, Source)>,
     /// Of all texts and addresses.
     pub bytes: Vec<u8>,
     /// Of all [`Probe::OneOf`]s.
@@ -52,8 +54,8 @@ pub struct Sizes {
     pub slots: usize,
     /// Bytes of text that an element keeps.
     pub arena: usize,
+    /// Words of the longest key.
     pub key: usize,
-    pub value: usize,
 }
 
 /// What a policy does at all.
@@ -113,11 +115,8 @@ impl Group {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Table {
-    pub parts: Vec<Shape>,
-    pub key_size: usize,
-    pub value: Shape,
     pub sum: Sum,
     /// Gives nothing when it is added to.
     pub counter: bool,
@@ -140,11 +139,30 @@ impl List {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
+    /// Keeps a number.
     Let {
         into: u16,
-        /// Where in the arena there is room for the text.
-        room: u32,
         op: Op,
+    },
+    /// Keeps what a value is now.
+    Copy {
+        into: u16,
+        /// Where in the arena there is room for a text.
+        room: u32,
+        source: Source,
+    },
+    /// Keeps a text of a table.
+    Fetch {
+        into: u16,
+        room: u32,
+        table: u16,
+        /// Part of [`Code::parts`], as all keys.
+        key: List,
+    },
+    /// Keeps an authoriser's word.
+    Ask {
+        into: u16,
+        authoriser: u16,
     },
     /// On at the first test that holds; a policy whose cases are not all covered lets nothing through.
     Switch {
@@ -198,36 +216,86 @@ pub enum Step {
     },
 }
 
+/// What gives a number.
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
-    Copy(Source),
-    Lookup { table: u16, key: List },
-    Add { table: u16, key: List, amount: Source, number: Number },
-    Take { table: u16, key: List, terms: Terms },
-    Arithmetic { op: Arithmetic, number: Number, a: Source, b: Source },
-    Compare { op: Comparison, number: Number, a: Source, b: Source },
-    Same { a: Source, b: Source },
-    StartsWith { text: Source, prefix: List },
+    Lookup {
+        table: u16,
+        key: List,
+    },
+    Add {
+        table: u16,
+        key: List,
+        amount: Source,
+        number: Number,
+    },
+    Take {
+        table: u16,
+        key: List,
+        terms: Terms,
+    },
+    Arithmetic {
+        op: Arithmetic,
+        number: Number,
+        a: Source,
+        b: Source,
+    },
+    Compare {
+        op: Comparison,
+        number: Number,
+        a: Source,
+        b: Source,
+    },
+    Same {
+        a: Source,
+        b: Source,
+    },
+    StartsWith {
+        text: Source,
+        prefix: List,
+    },
     Not(Source),
     And(Source, Source),
     Or(Source, Source),
-    Convert { from: Number, to: Number, value: Source },
-    Narrow { number: Number, value: Source },
+    Convert {
+        from: Number,
+        to: Number,
+        value: Source,
+    },
+    Narrow {
+        number: Number,
+        value: Source,
+    },
+    /// Part of [`Code::sources`].
     Hash(List),
     Random,
     Chance(Source),
     Backends(u16),
-    Ask(u16),
-    Crypt { field: FieldRef, key: u16, decrypt: bool },
+    Crypt {
+        field: FieldRef,
+        key: u16,
+        decrypt: bool,
+    },
 }
 
-/// How much a token bucket gives.
+/// How much a token bucket gives: `count` calls a period.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     pub count: Source,
-    pub period_ns: u64,
-    pub burst: Source,
-    pub cost: Source,
+    /// What one call moves the bucket's time by, and how far it may be ahead of the clock.
+    pub cost: Share,
+    pub burst: Share,
+}
+
+/// Some calls' share of a bucket's period ([`crate::rate::share`]).
+#[derive(Clone, Copy, Debug)]
+pub enum Share {
+    Known(u64),
+    /// At [`Terms::count`] calls per so many ns.
+    Of {
+        calls: Source,
+        period_ns: u64,
+    },
 }
 
 /// Where a value comes from.

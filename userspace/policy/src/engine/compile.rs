@@ -1,11 +1,15 @@
 //! From a policy's typed form to the engine's steps.
 
-use super::code::{Code, Element, Group, Handler, List, Method, Op, Probe, Source, Step, Table, Terms, Test};
+use super::code::{
+    Code, Element, Group, Handler, List, Method, Op, Probe, Share, Source, Step, Table, Terms, Test,
+};
 use super::shape::{Place, Shape, Sum};
+use super::tables::words_of;
 use crate::ir::{
     self, Action, Body, Constant, Effect, Exit, FieldRef, Operand, Pattern, PeerValue, Policy, Statement,
 };
-use crate::table::TableKind;
+use crate::rate;
+use crate::table::{TableKind, TableSpec};
 
 /// The longest text that a field or a table can have, in bytes.
 const TEXT_MAX: usize = 255;
@@ -24,25 +28,15 @@ pub fn compile(policy: &Policy, groups: &[ir::Group], shared: &[usize]) -> Code 
         authorisers,
         keys,
     } = policy;
-    let mut compiler = Compiler::default();
+    let mut compiler = Compiler { tables, code: Code::default(), arena: 0, in_response: false };
     for element in elements {
         compiler.element(element);
     }
     let Compiler { mut code, .. } = compiler;
-    code.tables = tables
-        .iter()
-        .map(|spec| Table {
-            parts: Shape::of_key(&spec.key),
-            key_size: spec.key.size() as usize,
-            value: Shape::of_value(&spec.value),
-            sum: Sum::of(&spec.value),
-            counter: spec.kind == TableKind::Counter,
-        })
-        .collect();
-    code.sizes.key = code.tables.iter().map(|table| table.key_size).max().unwrap_or(0);
-    // Decryption works here too.
-    code.sizes.value =
-        code.tables.iter().map(|table| table.value.size()).max().unwrap_or(0).max(1 + TEXT_MAX);
+    let table =
+        |spec: &TableSpec| Table { sum: Sum::of(&spec.value), counter: spec.kind == TableKind::Counter };
+    code.tables = tables.iter().map(table).collect();
+    code.sizes.key = tables.iter().map(|spec| words_of(&Shape::of_key(&spec.key))).max().unwrap_or(0);
     code.specs = tables.clone().into();
     code.shared = shared.to_vec();
     code.peer_names = peer_names.clone();
@@ -96,15 +90,15 @@ fn group_of(group: &ir::Group, elements: &[Element]) -> Group {
     }
 }
 
-#[derive(Default)]
-struct Compiler {
+struct Compiler<'a> {
+    tables: &'a [TableSpec],
     code: Code,
     /// Bytes of the arena that the handler at hand has taken.
     arena: usize,
     in_response: bool,
 }
 
-impl Compiler {
+impl Compiler<'_> {
     fn element(&mut self, element: &ir::Element) {
         let ir::Element { name, span: _, methods: _, audit, request, response } = element;
         let request = request.as_ref().map(|body| match body {
@@ -148,19 +142,14 @@ impl Compiler {
 
     fn statement(&mut self, action: &Action) {
         let step = match action {
-            Action::Let { into, op } => {
-                let room = self.arena as u32;
-                if matches!(op, ir::Op::Lookup { .. } | ir::Op::Copy(Operand::Field(_))) {
-                    self.arena += TEXT_MAX;
-                }
-                self.code.sizes.slots = self.code.sizes.slots.max(into + 1);
-                Step::Let { into: narrow(*into), room, op: self.op(op) }
-            }
+            Action::Let { into, op } => self.keep(*into, op),
             Action::Match { subject, arms } => return self.arms(subject, arms),
             Action::Set { table, key, value } => {
-                Step::Set { table: narrow(*table), key: self.sources(key), value: self.source(value) }
+                Step::Set { table: narrow(*table), key: self.key(*table, key), value: self.source(value) }
             }
-            Action::Delete { table, key } => Step::Delete { table: narrow(*table), key: self.sources(key) },
+            Action::Delete { table, key } => {
+                Step::Delete { table: narrow(*table), key: self.key(*table, key) }
+            }
             Action::SetField { field, value } => {
                 self.changes(*field);
                 match value {
@@ -247,20 +236,44 @@ impl Compiler {
         }
     }
 
-    fn op(&mut self, op: &ir::Op) -> Op {
-        match op {
-            ir::Op::Copy(value) => Op::Copy(self.source(value)),
-            ir::Op::Lookup { table, key } => Op::Lookup { table: narrow(*table), key: self.sources(key) },
+    fn keep(&mut self, into: usize, op: &ir::Op) -> Step {
+        self.code.sizes.slots = self.code.sizes.slots.max(into + 1);
+        let into = narrow(into);
+        let op = match op {
+            ir::Op::Copy(value) => {
+                let room = if let Operand::Field(_) = value { self.room() } else { 0 };
+                return Step::Copy { into, room, source: self.source(value) };
+            }
+            ir::Op::Ask(authoriser) => return Step::Ask { into, authoriser: narrow(*authoriser) },
+            ir::Op::Lookup { table, key } => {
+                let holds_numbers =
+                    self.tables.get(*table).is_none_or(|spec| Shape::of_value(&spec.value).is_number());
+                let (table, key) = (narrow(*table), self.key(*table, key));
+                if !holds_numbers {
+                    return Step::Fetch { into, room: self.room(), table, key };
+                }
+                Op::Lookup { table, key }
+            }
             ir::Op::Add { table, key, amount, number } => Op::Add {
                 table: narrow(*table),
-                key: self.sources(key),
+                key: self.key(*table, key),
                 amount: self.source(amount),
                 number: *number,
             },
             ir::Op::Take { table, key, count, period_ns, burst, cost } => {
-                let (count, burst, cost) = (self.source(count), self.source(burst), self.source(cost));
-                let terms = Terms { count, period_ns: *period_ns, burst, cost };
-                Op::Take { table: narrow(*table), key: self.sources(key), terms }
+                let (count, period_ns) = (self.source(count), *period_ns);
+                let mut share = |calls: &Operand| {
+                    let calls = self.source(calls);
+                    match (calls, count) {
+                        (Source::Number(calls), Source::Number(count)) => {
+                            // Nothing gets through at a count of 0.
+                            Share::Known(rate::share(calls, period_ns, count).unwrap_or(0))
+                        }
+                        _ => Share::Of { calls, period_ns },
+                    }
+                };
+                let terms = Terms { count, cost: share(cost), burst: share(burst) };
+                Op::Take { table: narrow(*table), key: self.key(*table, key), terms }
             }
             ir::Op::Arithmetic { op, number, a, b } => {
                 Op::Arithmetic { op: *op, number: *number, a: self.source(a), b: self.source(b) }
@@ -283,12 +296,28 @@ impl Compiler {
             ir::Op::Random => Op::Random,
             ir::Op::Chance(ppm) => Op::Chance(self.source(ppm)),
             ir::Op::Backends(selector) => Op::Backends(narrow(*selector)),
-            ir::Op::Ask(authoriser) => Op::Ask(narrow(*authoriser)),
             ir::Op::Crypt { field, key, decrypt } => {
                 self.changes(*field);
                 Op::Crypt { field: *field, key: narrow(*key), decrypt: *decrypt }
             }
-        }
+        };
+        Step::Let { into, op }
+    }
+
+    /// A place in the arena for a text.
+    fn room(&mut self) -> u32 {
+        let room = self.arena as u32;
+        self.arena += TEXT_MAX;
+        room
+    }
+
+    fn key(&mut self, table: usize, operands: &[Operand]) -> List {
+        let shapes = self.tables.get(table).map(|spec| Shape::of_key(&spec.key)).unwrap_or_default();
+        let parts: Vec<_> =
+            shapes.into_iter().zip(operands).map(|(shape, operand)| (shape, self.source(operand))).collect();
+        let list = List { at: self.code.parts.len() as u32, len: parts.len() as u32 };
+        self.code.parts.extend(parts);
+        list
     }
 
     fn effect(&mut self, effect: &Effect) -> Step {

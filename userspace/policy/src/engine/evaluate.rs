@@ -1,18 +1,19 @@
 //! The walk over a policy's steps that judges one call by one element.
 
 use super::answer::AnswerBlock;
-use super::code::{Group, List, Op, Probe, Source, Step, Terms};
+use super::code::{List, Op, Probe, Share, Source, Step, Table, Terms};
 use super::crypt::{Cipher, Nonces};
 use super::log::Log;
-use super::operations;
 use super::outcome::{Eject, Outcome, Route, Verdict};
 use super::random::Random;
 use super::retry::Retries;
 use super::shape::{Shape, Value};
-use super::tables::{Tables, Updated};
+use super::tables::{Key, Tables};
 use super::view::{Slot, View};
 use crate::hash::Hasher;
 use crate::ir::FieldRef;
+use crate::operations;
+use crate::rate;
 use tollfree_wire::{Code as Status, Reason};
 
 /// How an element ends.
@@ -33,40 +34,48 @@ pub enum End {
     },
 }
 
+/// What a policy remembers from call to call, and the room that judging takes.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    pub tables: Tables,
+    pub key: Key,
+    pub random: Random,
+    pub nonces: Nonces,
+    pub log: Log,
+    pub retries: Retries,
+    pub answer: AnswerBlock,
+}
+
 /// Everything at hand while one call is judged.
-pub struct Machine<'a> {
-    pub view: View<'a>,
-    pub group: &'a Group,
+pub struct Machine<'a, 'c> {
+    pub view: View<'a, 'c>,
     pub keys: &'a [Option<Cipher>],
-    pub tables: &'a mut Tables,
-    /// A key's bytes, as its table has them.
-    pub key: &'a mut [u8],
-    /// A value's bytes, as its table has them; and decrypted texts.
-    pub value: &'a mut [u8],
-    pub random: &'a mut Random,
-    pub nonces: &'a mut Nonces,
-    pub log: &'a mut Log,
-    pub retries: &'a mut Retries,
-    pub answer: &'a mut AnswerBlock,
-    pub outcome: Outcome,
+    pub memory: &'a mut Memory,
+    pub outcome: &'a mut Outcome,
     /// The element at hand.
     pub element: usize,
 }
 
-impl Machine<'_> {
+impl Machine<'_, '_> {
     /// Runs an element from a step on.
     pub fn run(&mut self, mut at: u32) -> End {
         let code = self.view.code;
         while let Some(step) = code.steps.get(at as usize) {
             at += 1;
             match *step {
-                Step::Let { into, room, op } => {
-                    if let Op::Ask(authoriser) = op {
-                        return End::Ask { authoriser, next: at, into };
-                    }
-                    let slot = self.operate(op, room).unwrap_or_default();
-                    self.set_slot(into, slot);
+                Step::Let { into, ref op } => {
+                    let slot = self.operate(op).map_or(Slot::Absent, Slot::Number);
+                    self.view.set_slot(into, slot);
                 }
+                Step::Copy { into, room, source } => {
+                    let slot = self.copy(source, room).unwrap_or_default();
+                    self.view.set_slot(into, slot);
+                }
+                Step::Fetch { into, room, table, key } => {
+                    let slot = self.fetch(table, key, room).unwrap_or_default();
+                    self.view.set_slot(into, slot);
+                }
+                Step::Ask { into, authoriser } => return End::Ask { authoriser, next: at, into },
                 Step::Switch { subject, tests } => {
                     let value = self.view.value(subject);
                     let hit = tests.of(&code.tests).iter().find(|test| self.holds(test.probe, value));
@@ -86,8 +95,8 @@ impl Machine<'_> {
                     self.set(table, key, value);
                 }
                 Step::Delete { table, key } => {
-                    if let Some((size, _)) = self.build_key(table, key) {
-                        self.tables.remove(table.into(), self.key.get(..size).unwrap_or_default());
+                    if self.build_key(key).is_some() {
+                        self.memory.tables.remove(table.into(), self.memory.key.words());
                     }
                 }
                 Step::SetField { field, value } => {
@@ -126,15 +135,15 @@ impl Machine<'_> {
                 Step::Log(values) => {
                     let values = values.of(&code.logged).iter();
                     let values = values.map(|(source, kind)| (self.view.value(*source), kind));
-                    self.log.line(self.element, self.view.method, values);
+                    self.memory.log.line(self.element, self.view.call.method, values);
                 }
                 Step::Send => return End::Send,
                 Step::Drop => return End::Drop,
                 Step::Reject { code, why } => return End::Reject(code, why),
                 Step::Answer(fields) => return End::Answer(fields),
                 Step::Retry { max, budget_ppm } => {
-                    let attempt = self.view.answered.map_or(u32::MAX, |answered| answered.attempt);
-                    let again = attempt <= max && self.retries.allow(budget_ppm);
+                    let attempt = self.view.response.as_ref().map_or(u32::MAX, |response| response.attempt);
+                    let again = attempt <= max && self.memory.retries.allow(budget_ppm);
                     return if again { End::Retry } else { End::Send };
                 }
             }
@@ -143,7 +152,12 @@ impl Machine<'_> {
     }
 
     /// Notes how an element ended; says whether that ends the call's way through the chain.
+    #[inline]
     pub fn ends(&mut self, end: End, audit: bool) -> bool {
+        end != End::Send && self.is_kept(end, audit)
+    }
+
+    fn is_kept(&mut self, end: End, audit: bool) -> bool {
         let verdict = match end {
             End::Send => return false,
             End::Drop | End::Reject(..) | End::Idle if audit => {
@@ -162,7 +176,7 @@ impl Machine<'_> {
                 Verdict::Answer
             }
             End::Retry => Verdict::Retry,
-            End::Ask { authoriser, .. } => Verdict::Ask(authoriser.into()),
+            End::Ask { authoriser, .. } => Verdict::Ask(authoriser),
         };
         self.outcome.verdict = verdict;
         self.outcome.element = Some(self.element);
@@ -170,102 +184,74 @@ impl Machine<'_> {
     }
 
     fn build_answer(&mut self, fields: List) {
-        let (length, layout) = self.group.answer;
-        self.answer.reset(length.into(), layout);
+        let (length, layout) = self.view.group.answer;
+        self.memory.answer.reset(length.into(), layout);
         for (field, value) in fields.of(&self.view.code.answers) {
-            let place = self.view.response_places.get(usize::from(*field)).copied().flatten();
+            let place = self.view.group.response.get(usize::from(*field)).copied().flatten();
             if let (Some(place), Some(value)) = (place, self.view.value(*value))
-                && let Some(bytes) = place.bytes_mut(self.answer.flat_mut())
+                && let Some(bytes) = place.bytes_mut(self.memory.answer.flat_mut())
             {
                 place.shape.write(value, bytes);
             }
         }
     }
 
-    pub fn set_slot(&mut self, into: u16, slot: Slot) {
-        if let Some(place) = self.view.slots.get_mut(usize::from(into)) {
-            *place = slot;
-        }
-    }
-
-    /// What an operation gives. Text goes to `room` in the arena.
-    fn operate(&mut self, op: Op, room: u32) -> Option<Slot> {
-        let view = &mut self.view;
-        let truth = |value: bool| Some(Slot::Number(value.into()));
-        match op {
-            Op::Copy(source) => match source {
-                Source::Slot(slot) => view.slots.get(usize::from(slot)).copied(),
-                Source::Request(_) | Source::Response(_) => {
-                    let mut text = [0; 255];
-                    let length = match view.value(source)? {
-                        Value::Number(number) => return Some(Slot::Number(number)),
-                        Value::Bytes(bytes) => {
-                            text.get_mut(..bytes.len())?.copy_from_slice(bytes);
-                            bytes.len()
-                        }
-                    };
-                    keep(view.arena, room, text.get(..length)?)
-                }
-                source => Some(match view.value(source)? {
-                    Value::Number(number) => Slot::Number(number),
-                    Value::Bytes(_) => Slot::Alias(source),
-                }),
-            },
+    /// What an operation gives.
+    #[inline]
+    fn operate(&mut self, op: &Op) -> Option<u64> {
+        let view = &self.view;
+        match *op {
             Op::Lookup { table, key } => {
-                let (size, shape) = self.build_key(table, key)?;
-                let bytes = self.tables.get(table.into(), self.key.get(..size)?)?;
-                match shape.read(bytes)? {
-                    Value::Number(number) => Some(Slot::Number(number)),
-                    Value::Bytes(bytes) => keep(self.view.arena, room, bytes),
+                self.build_key(key)?;
+                match self.memory.tables.get(table.into(), self.memory.key.words())? {
+                    Value::Number(number) => Some(number),
+                    Value::Bytes(_) => None,
                 }
             }
             Op::Add { table, key, amount, number } => {
                 let amount = view.number(amount)?;
-                let (size, shape) = self.build_key(table, key)?;
-                let spec = self.view.code.tables.get(usize::from(table))?;
-                let sum = |old: Option<u64>| Some(spec.sum.add(old.unwrap_or(0), amount, number));
-                let key = self.key.get(..size)?;
-                match self.tables.update(table.into(), key, shape, sum) {
-                    Updated::To(sum) if !spec.counter => Some(Slot::Number(sum)),
-                    _ => None,
-                }
+                let Table { sum, counter } = *view.code.tables.get(usize::from(table))?;
+                self.build_key(key)?;
+                let next = |old: Option<u64>| Some(sum.add(old.unwrap_or(0), amount, number));
+                let sum = self.memory.tables.update(table.into(), self.memory.key.words(), next);
+                sum.filter(|_| !counter)
             }
-            Op::Take { table, key, terms: Terms { count, period_ns, burst, cost } } => {
-                let (count, burst, cost) = (view.number(count)?, view.number(burst)?, view.number(cost)?);
-                let now = view.now_ns;
-                let (size, shape) = self.build_key(table, key)?;
-                let key = self.key.get(..size)?;
-                let take =
-                    |old: Option<u64>| operations::take(old.unwrap_or(0), now, cost, burst, count, period_ns);
-                truth(matches!(self.tables.update(table.into(), key, shape, take), Updated::To(_)))
+            Op::Take { table, key, ref terms } => {
+                let Terms { count, cost, burst } = *terms;
+                let count = view.number(count)?;
+                let (cost, burst) = (share(view, cost, count)?, share(view, burst, count)?);
+                if count == 0 {
+                    return Some(0);
+                }
+                let now = view.call.now_ns;
+                self.build_key(key)?;
+                let take = |old: Option<u64>| operations::take(old.unwrap_or(0), now, cost, burst);
+                let taken = self.memory.tables.update(table.into(), self.memory.key.words(), take);
+                Some(taken.is_some().into())
             }
             Op::Arithmetic { op, number, a, b } => {
-                Some(Slot::Number(operations::arithmetic(op, number, view.number(a)?, view.number(b)?)))
+                Some(operations::arithmetic(op, number, view.number(a)?, view.number(b)?))
             }
             Op::Compare { op, number, a, b } => {
-                truth(operations::compare(op, number, view.number(a)?, view.number(b)?))
+                Some(operations::compare(op, number, view.number(a)?, view.number(b)?).into())
             }
-            Op::Same { a, b } => truth(view.value(a)? == view.value(b)?),
+            Op::Same { a, b } => Some((view.value(a)? == view.value(b)?).into()),
             Op::StartsWith { text, prefix } => {
-                truth(view.bytes(text)?.starts_with(prefix.of(&view.code.bytes)))
+                Some(view.bytes(text)?.starts_with(prefix.of(&view.code.bytes)).into())
             }
-            Op::Not(a) => truth(view.number(a)? == 0),
+            Op::Not(a) => Some((view.number(a)? == 0).into()),
             Op::And(a, b) => match (view.number(a), view.number(b)) {
-                (Some(0), _) | (_, Some(0)) => truth(false),
-                (Some(_), Some(_)) => truth(true),
+                (Some(0), _) | (_, Some(0)) => Some(0),
+                (Some(_), Some(_)) => Some(1),
                 _ => None,
             },
             Op::Or(a, b) => match (view.number(a), view.number(b)) {
-                (Some(0), Some(0)) => truth(false),
-                (Some(1..), _) | (_, Some(1..)) => truth(true),
+                (Some(0), Some(0)) => Some(0),
+                (Some(1..), _) | (_, Some(1..)) => Some(1),
                 _ => None,
             },
-            Op::Convert { from, to, value } => {
-                Some(Slot::Number(operations::convert(from, to, view.number(value)?)))
-            }
-            Op::Narrow { number, value } => {
-                Some(Slot::Number(operations::narrow(number, view.number(value)?)))
-            }
+            Op::Convert { from, to, value } => Some(operations::convert(from, to, view.number(value)?)),
+            Op::Narrow { number, value } => Some(operations::narrow(number, view.number(value)?)),
             Op::Hash(values) => {
                 let mut hasher = Hasher::default();
                 for source in values.of(&view.code.sources) {
@@ -274,16 +260,43 @@ impl Machine<'_> {
                         Value::Bytes(bytes) => hasher.bytes(bytes),
                     }
                 }
-                Some(Slot::Number(hasher.finish()))
+                Some(hasher.finish())
             }
-            Op::Random => Some(Slot::Number(self.random.next_u32().into())),
-            Op::Chance(ppm) => truth(self.random.chance(view.number(ppm)?)),
+            Op::Random => Some(self.memory.random.next_u32().into()),
+            Op::Chance(ppm) => Some(self.memory.random.chance(view.number(ppm)?).into()),
             Op::Backends(selector) => {
-                Some(Slot::Number(view.backends.get(usize::from(selector)).copied().unwrap_or(0).into()))
+                Some(view.call.backends.get(usize::from(selector)).copied().unwrap_or(0).into())
             }
-            // `run` has paused.
-            Op::Ask(_) => None,
-            Op::Crypt { field, key, decrypt } => truth(self.crypt(field, key, decrypt)?),
+            Op::Crypt { field, key, decrypt } => self.crypt(field, key, decrypt).map(u64::from),
+        }
+    }
+
+    /// What a value is now; a text that can change goes to `room` in the arena.
+    fn copy(&mut self, source: Source, room: u32) -> Option<Slot> {
+        let View { group, call, response, slots, arena, .. } = &mut self.view;
+        let (places, message, field) = match source {
+            Source::Slot(slot) => return slots.get(usize::from(slot)).copied(),
+            Source::Request(field) => (&group.request, &*call.flat, field),
+            Source::Response(field) => (&group.response, &*response.as_ref()?.flat, field),
+            source => {
+                return Some(match self.view.value(source)? {
+                    Value::Number(number) => Slot::Number(number),
+                    Value::Bytes(_) => Slot::Alias(source),
+                });
+            }
+        };
+        match (*places.get(usize::from(field))?)?.read(message)? {
+            Value::Number(number) => Some(Slot::Number(number)),
+            Value::Bytes(text) => keep(arena, room, text),
+        }
+    }
+
+    /// A text that a table has, in `room` in the arena: the table can change.
+    fn fetch(&mut self, table: u16, key: List, room: u32) -> Option<Slot> {
+        self.build_key(key)?;
+        match self.memory.tables.get(table.into(), self.memory.key.words())? {
+            Value::Number(number) => Some(Slot::Number(number)),
+            Value::Bytes(text) => keep(self.view.arena, room, text),
         }
     }
 
@@ -309,30 +322,23 @@ impl Machine<'_> {
         }
     }
 
-    /// Writes a key as its table has it; gives its size, and the shape of the table's values.
+    /// Puts a key together; `None` where a part of it is absent, or does not fit.
     #[inline]
-    fn build_key(&mut self, table: u16, sources: List) -> Option<(usize, Shape)> {
-        let code = self.view.code;
-        let table = code.tables.get(usize::from(table))?;
-        let mut rest = self.key.get_mut(..table.key_size)?;
-        for (shape, source) in table.parts.iter().zip(sources.of(&code.sources)) {
-            let (part, behind) = rest.split_at_mut_checked(shape.size())?;
-            if !shape.write(self.view.value(*source)?, part) {
-                return None;
+    fn build_key(&mut self, parts: List) -> Option<()> {
+        let key = &mut self.memory.key;
+        key.clear();
+        parts.of(&self.view.code.parts).iter().try_for_each(|(shape, source)| {
+            match self.view.value(*source)? {
+                Value::Number(number) => key.push_number(*shape, number),
+                Value::Bytes(bytes) => key.push_bytes(*shape, bytes),
             }
-            rest = behind;
-        }
-        // A cell's key, which nothing has written.
-        rest.fill(0);
-        Some((table.key_size, table.value))
+        })
     }
 
     fn set(&mut self, table: u16, key: List, value: Source) -> Option<()> {
-        let (size, shape) = self.build_key(table, key)?;
-        let bytes = self.value.get_mut(..shape.size())?;
-        if shape.write(self.view.value(value)?, bytes) {
-            self.tables.set(table.into(), self.key.get(..size)?, bytes);
-        }
+        self.build_key(key)?;
+        let value = self.view.value(value)?;
+        self.memory.tables.set(table.into(), self.memory.key.words(), value);
         Some(())
     }
 
@@ -359,13 +365,24 @@ impl Machine<'_> {
         let known = Some(usize::from(*length)).filter(|known| *known <= room.len())?;
         let Some(cipher) = self.keys.get(usize::from(key))? else { return Some(false) };
         let now = match decrypt {
-            true => cipher.decrypt(room, known, self.value),
-            false => cipher.encrypt(self.nonces, room, known),
+            true => cipher.decrypt(room, known, &mut [0; 255]),
+            false => cipher.encrypt(&mut self.memory.nonces, room, known),
         };
         let Some(now) = now else { return Some(false) };
         room.get_mut(now..)?.fill(0);
         *length = u8::try_from(now).ok()?;
         Some(true)
+    }
+}
+
+/// Some calls' share of a bucket's period; 0 where nothing is to get through.
+#[inline]
+fn share(view: &View<'_, '_>, share: Share, count: u64) -> Option<u64> {
+    match share {
+        Share::Known(share) => Some(share),
+        Share::Of { calls, period_ns } => {
+            Some(rate::share(view.number(calls)?, period_ns, count).unwrap_or(0))
+        }
     }
 }
 

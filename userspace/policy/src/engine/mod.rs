@@ -11,7 +11,6 @@ mod compile;
 mod crypt;
 mod evaluate;
 mod log;
-mod operations;
 mod outcome;
 mod pause;
 mod program;

@@ -19,7 +19,7 @@ pub enum Verdict {
     /// Make the call once more: the attempts and the budget allow it.
     Retry,
     /// Ask this one of [`crate::Program::authorisers`], then go on with [`crate::Program::resume`].
-    Ask(usize),
+    Ask(u16),
 }
 
 /// Which backend a call is to go to.

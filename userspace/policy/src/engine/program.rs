@@ -7,8 +7,8 @@ use super::crypt::Cipher;
 use super::evaluate::{End, Machine};
 use super::outcome::{Outcome, Verdict};
 use super::pause::Paused;
-use super::state::{Scratch, State};
-use super::view::{Answered, Slot, View};
+use super::state::State;
+use super::view::{Response, Slot, View};
 use crate::ir::{self, Policy};
 use crate::table::TableSpec;
 use std::ops::Range;
@@ -34,7 +34,7 @@ impl Program {
         Program { keys: vec![None; code.keys.len()].into(), code: Arc::new(code), in_xdp }
     }
 
-    /// Empty tables. [`State::adopt`] brings over those of the policy before.
+    /// Empty tables. [`State::exchange`] brings over those of the policy before.
     pub fn new_state(&self) -> State {
         State::new(&self.code)
     }
@@ -96,14 +96,21 @@ impl Program {
 
     /// Judges a call. `state` must come from this program's [`Program::new_state`].
     pub fn judge(&self, state: &mut State, call: &mut CallView<'_>) -> Outcome {
-        state.retries.count_call();
-        state.answer.forget();
-        let Some(group) = self.group_of_request(state, call) else { return unknown() };
-        let from = match call.start {
-            Start::Chain => 0,
-            Start::AfterXdp => self.in_xdp,
-        };
-        self.request(state, call, group, group.requests_in(from..usize::MAX), None)
+        state.memory.retries.count_call();
+        state.memory.answer.forget();
+        let mut outcome = Outcome::default();
+        match self.group_of_request(state, call) {
+            Some(group) => {
+                let from = match call.start {
+                    Start::Chain => 0,
+                    Start::AfterXdp => self.in_xdp,
+                };
+                let elements = group.requests_in(from..usize::MAX);
+                self.request(&mut self.machine(state, call, group, &mut outcome), elements, None);
+            }
+            None => outcome.verdict = Verdict::UNKNOWN,
+        }
+        outcome
     }
 
     /// Goes on judging a call with an authoriser's word, `None` where it could not be reached. A policy that came in force
@@ -115,12 +122,20 @@ impl Program {
         paused: Paused,
         word: Option<bool>,
     ) -> Outcome {
-        if !Arc::ptr_eq(&self.code, &paused.code) {
+        let Paused { code, at, next, into, slots, arena, mut outcome } = paused;
+        if !Arc::ptr_eq(&self.code, &code) {
             call.start = Start::Chain;
             return self.judge(state, call);
         }
-        let Some(group) = self.group_of_request(state, call) else { return unknown() };
-        self.request(state, call, group, paused.at..group.requests.len(), Some((paused, word)))
+        let Some(group) = self.group_of_request(state, call) else {
+            return Outcome { verdict: Verdict::UNKNOWN, ..Outcome::default() };
+        };
+        let mut machine = self.machine(state, call, group, &mut outcome);
+        machine.view.slots.iter_mut().zip(slots).for_each(|(to, from)| *to = from);
+        machine.view.arena.iter_mut().zip(arena).for_each(|(to, from)| *to = from);
+        machine.view.set_slot(into, word.map_or(Slot::Absent, |word| Slot::Number(word.into())));
+        self.request(&mut machine, at..group.requests.len(), Some(next));
+        outcome
     }
 
     /// Judges what answered a call: `call` as it was judged, at the time of the response. The elements see it in reverse.
@@ -130,23 +145,62 @@ impl Program {
         call: &mut CallView<'_>,
         response: &mut ResponseView<'_>,
     ) -> Outcome {
-        state.answer.forget();
-        let Some((method, group)) = self.method(call.method) else { return unknown() };
-        if group.responses.is_empty() {
-            return Outcome::default();
+        state.memory.answer.forget();
+        let mut outcome = Outcome::default();
+        match self.method(state, call.method) {
+            Some((_, group)) if group.responses.is_empty() => {}
+            Some((method, group)) if knows(&method.response_layouts, state, call.method, response.layout) => {
+                self.response(&mut self.machine(state, call, group, &mut outcome), response);
+            }
+            _ => outcome.verdict = Verdict::UNKNOWN,
         }
-        if !knows(&method.response_layouts, state, call.method, response.layout) {
-            return unknown();
+        outcome
+    }
+
+    /// Leads a request past the elements at these places of the group's list, through the first from this step on.
+    fn request(&self, machine: &mut Machine<'_, '_>, places: Range<usize>, mut resumed: Option<u32>) {
+        let group = machine.view.group;
+        for at in places {
+            let Some(number) = group.requests.get(at) else { break };
+            let Some(element) = self.code.elements.get(*number as usize) else { continue };
+            machine.element = *number as usize;
+            let end = match (resumed.take(), element.request) {
+                (Some(next), _) => machine.run(next),
+                (None, Some(Handler::Steps(start))) => machine.run(start),
+                (None, Some(Handler::SessionTracker)) => track(machine.view.call),
+                (None, None) => continue,
+            };
+            if let End::Ask { next, into, .. } = end {
+                machine.outcome.paused = Some(Box::new(Paused {
+                    code: self.code.clone(),
+                    at,
+                    next,
+                    into,
+                    slots: (&*machine.view.slots).into(),
+                    arena: (&*machine.view.arena).into(),
+                    outcome: machine.outcome.clone(),
+                }));
+            }
+            if machine.ends(end, element.audit) {
+                break;
+            }
         }
+    }
+
+    /// Leads a response past the elements that are to see it.
+    fn response<'a>(&self, machine: &mut Machine<'a, '_>, response: &'a mut ResponseView<'_>) {
         let ResponseView { status, layout: _, flat, size, latency_ns, backend, attempt, ended_at } = response;
-        let before = ended_at.map_or(usize::MAX, |element| element);
+        let group = machine.view.group;
+        let before = ended_at.unwrap_or(usize::MAX);
         let skipped = group.responses.partition_point(|number| *number as usize >= before);
-        let answered =
-            Answered { status: *status as u8, latency_ns: *latency_ns, backend: *backend, attempt: *attempt };
-        let (mut machine, _) = self.machine(state, call, group);
-        machine.view.response = flat;
-        machine.view.size = *size;
-        machine.view.answered = Some(answered);
+        machine.view.response = Some(Response {
+            flat,
+            size: *size,
+            status: *status as u8,
+            latency_ns: *latency_ns,
+            backend: *backend,
+            attempt: *attempt,
+        });
         for number in group.responses.get(skipped..).unwrap_or_default() {
             let Some(element) = self.code.elements.get(*number as usize) else { continue };
             let Some(start) = element.response else { continue };
@@ -156,130 +210,35 @@ impl Program {
                 break;
             }
         }
-        machine.outcome
-    }
-
-    /// Leads a request past the elements at these places of the group's list, through the first from where it had paused.
-    fn request(
-        &self,
-        state: &mut State,
-        call: &mut CallView<'_>,
-        group: &Group,
-        places: Range<usize>,
-        resumed: Option<(Paused, Option<bool>)>,
-    ) -> Outcome {
-        let now_ns = call.now_ns;
-        let (mut machine, mut session) = self.machine(state, call, group);
-        let mut resume_at = resumed.map(|(paused, word)| {
-            let Paused { code: _, at: _, next, into, slots, arena, outcome } = paused;
-            machine.view.slots.iter_mut().zip(slots).for_each(|(to, from)| *to = from);
-            machine.view.arena.iter_mut().zip(arena).for_each(|(to, from)| *to = from);
-            machine.set_slot(into, word.map_or(Slot::Absent, |word| Slot::Number(word.into())));
-            machine.outcome = outcome;
-            next
-        });
-        for at in places {
-            let Some(number) = group.requests.get(at) else { break };
-            let Some(element) = self.code.elements.get(*number as usize) else { continue };
-            machine.element = *number as usize;
-            let end = match (resume_at.take(), element.request) {
-                (Some(next), _) => machine.run(next),
-                (None, Some(Handler::Steps(start))) => machine.run(start),
-                (None, Some(Handler::SessionTracker)) => track(now_ns, session.as_deref_mut()),
-                (None, None) => continue,
-            };
-            if let End::Ask { next, into, .. } = end {
-                machine.outcome.paused = Some(Box::new(Paused {
-                    code: self.code.clone(),
-                    at,
-                    next,
-                    into,
-                    slots: machine.view.slots.into(),
-                    arena: machine.view.arena.into(),
-                    outcome: machine.outcome.clone(),
-                }));
-            }
-            if machine.ends(end, element.audit) {
-                break;
-            }
-        }
-        machine.outcome
     }
 
     /// The method's fields, where the policy was compiled for it and the request's layout.
-    fn group_of_request(&self, state: &State, call: &CallView<'_>) -> Option<&Group> {
-        let (method, group) = self.method(call.method)?;
+    fn group_of_request(&self, state: &mut State, call: &CallView<'_>) -> Option<&Group> {
+        let (method, group) = self.method(state, call.method)?;
         let known = method.layout == call.layout || knows(&method.layouts, state, call.method, call.layout);
         known.then_some(group)
     }
 
-    fn method(&self, id: u32) -> Option<(&Method, &Group)> {
-        let method = self.code.methods.get(self.code.method_ids.binary_search(&id).ok()?)?;
+    /// A method, mostly that of the call before.
+    fn method(&self, state: &mut State, id: u32) -> Option<(&Method, &Group)> {
+        if self.code.method_ids.get(state.method) != Some(&id) {
+            state.method = self.code.method_ids.binary_search(&id).ok()?;
+        }
+        let method = self.code.methods.get(state.method)?;
         Some((method, self.code.groups.get(method.group as usize)?))
     }
 
-    fn machine<'a>(
+    fn machine<'a, 'c>(
         &'a self,
         state: &'a mut State,
-        call: &'a mut CallView<'_>,
+        call: &'a mut CallView<'c>,
         group: &'a Group,
-    ) -> (Machine<'a>, Option<&'a mut Tracked>) {
-        let CallView {
-            method,
-            layout: _,
-            flat,
-            size,
-            deadline_ns,
-            port,
-            now_ns,
-            session,
-            peer,
-            metadata,
-            backends,
-            ..
-        } = call;
-        let State { tables, scratch, random, nonces, log, retries, answer, .. } = state;
-        let Scratch { slots, arena, key, value } = scratch;
-        let view = View {
-            code: &self.code,
-            request_places: &group.request,
-            response_places: &group.response,
-            request: flat,
-            response: &mut [],
-            method: *method,
-            service: group.service,
-            size: *size,
-            port: *port,
-            now_ns: *now_ns,
-            deadline_ns: *deadline_ns,
-            answered: None,
-            peer,
-            metadata,
-            backends,
-            slots,
-            arena,
-        };
-        let machine = Machine {
-            view,
-            group,
-            keys: &self.keys,
-            tables,
-            key,
-            value,
-            random,
-            nonces,
-            log,
-            retries,
-            answer,
-            outcome: Outcome::default(),
-            element: 0,
-        };
-        (machine, session.as_deref_mut())
+        outcome: &'a mut Outcome,
+    ) -> Machine<'a, 'c> {
+        let State { memory, slots, arena, .. } = state;
+        let view = View { code: &self.code, group, call, response: None, slots, arena };
+        Machine { view, keys: &self.keys, memory, outcome, element: 0 }
     }
-}
-
-fn unknown() -> Outcome {
-    Outcome { verdict: Verdict::UNKNOWN, ..Outcome::default() }
 }
 
 /// Whether a layout, or what it is known as here, is one of these.
@@ -291,12 +250,14 @@ fn knows(layouts: &[u32], state: &State, method: u32, layout: u32) -> bool {
 }
 
 /// `session_tracker()`.
-fn track(now_ns: u64, session: Option<&mut Tracked>) -> End {
-    let Some(Tracked { last_seen_ns, idle_ns, calls }) = session else { return End::Send };
-    if *idle_ns != 0 && now_ns.saturating_sub(*last_seen_ns) > *idle_ns {
+fn track(call: &mut CallView<'_>) -> End {
+    let Some(Tracked { last_seen_ns, idle_ns, calls }) = call.session.as_deref_mut() else {
+        return End::Send;
+    };
+    if *idle_ns != 0 && call.now_ns.saturating_sub(*last_seen_ns) > *idle_ns {
         return End::Idle;
     }
-    *last_seen_ns = now_ns;
+    *last_seen_ns = call.now_ns;
     *calls = calls.wrapping_add(1);
     End::Send
 }

@@ -76,6 +76,27 @@ impl Shape {
         }
     }
 
+    /// Whether values of this shape are numbers.
+    #[inline]
+    pub fn is_number(self) -> bool {
+        match self {
+            Shape::Bool | Shape::WideBool | Shape::U32 | Shape::I32 | Shape::Wide | Shape::Float => true,
+            Shape::Inline(_) | Shape::Fixed(_) | Shape::Cidr | Shape::Unit => false,
+        }
+    }
+
+    /// What reads back of a number that was written.
+    #[inline]
+    pub fn canonical(self, number: u64) -> u64 {
+        match self {
+            Shape::Bool | Shape::WideBool => u64::from(number != 0),
+            Shape::U32 => u64::from(number as u32),
+            Shape::I32 => i64::from(number as i32) as u64,
+            Shape::Float => f64::from(f64::from_bits(number) as f32).to_bits(),
+            Shape::Wide | Shape::Inline(_) | Shape::Fixed(_) | Shape::Cidr | Shape::Unit => number,
+        }
+    }
+
     /// The value at the beginning of these bytes. A length that is a lie reads as absent, and so does what is cut off.
     #[inline]
     pub fn read(self, bytes: &[u8]) -> Option<Value<'_>> {
@@ -116,13 +137,7 @@ impl Shape {
                 text.copy_from_slice(bytes);
                 behind.fill(0);
             }
-            (Shape::Cidr, Value::Bytes(bytes)) => {
-                let address: &[u8; 16] = bytes.try_into().ok()?;
-                let (bits, place) = out.split_first_chunk_mut()?;
-                *bits = 128u32.to_ne_bytes();
-                *place.first_chunk_mut()? = *address;
-            }
-            (Shape::Bool, Value::Number(number)) => *out.first_mut()? = number as u8,
+            (Shape::Bool, Value::Number(number)) => *out.first_mut()? = u8::from(number != 0),
             (Shape::Float, Value::Number(number)) => {
                 *out.first_chunk_mut()? = (f64::from_bits(number) as f32).to_le_bytes();
             }

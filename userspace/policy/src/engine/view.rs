@@ -1,7 +1,7 @@
 //! What a policy can read while it judges one call.
 
-use super::call::PeerView;
-use super::code::{Code, List, Source};
+use super::call::CallView;
+use super::code::{Code, Group, List, Source};
 use super::shape::{Place, Value};
 use crate::ir::{Attribute, FieldRef, TOKEN_BAD, TOKEN_VALID};
 
@@ -16,43 +16,34 @@ pub enum Slot {
         at: u32,
         len: u8,
     },
-    /// What does not change while a call is judged: another name for it.
+    /// Bytes that do not change while a call is judged: another name for them.
     Alias(Source),
 }
 
 /// A call and what is known of it.
-pub struct View<'a> {
+pub struct View<'a, 'c> {
     pub code: &'a Code,
-    pub request_places: &'a [Option<Place>],
-    pub response_places: &'a [Option<Place>],
-    pub request: &'a mut [u8],
-    pub response: &'a mut [u8],
-    pub method: u32,
-    pub service: u32,
-    pub size: u32,
-    pub port: u16,
-    pub now_ns: u64,
-    pub deadline_ns: Option<u64>,
-    pub answered: Option<Answered>,
-    pub peer: &'a PeerView<'a>,
-    pub metadata: &'a [(&'a str, &'a str)],
-    pub backends: &'a [u32],
+    pub group: &'a Group,
+    pub call: &'a mut CallView<'c>,
+    pub response: Option<Response<'a>>,
     pub slots: &'a mut [Slot],
     /// The texts of slots.
     pub arena: &'a mut [u8],
 }
 
-/// What is known of a response besides its message.
-#[derive(Clone, Copy)]
-pub struct Answered {
+/// What answered the call.
+pub struct Response<'a> {
+    pub flat: &'a mut [u8],
+    pub size: u32,
     pub status: u8,
     pub latency_ns: u64,
     pub backend: Option<u32>,
     pub attempt: u32,
 }
 
-impl View<'_> {
-    #[inline]
+impl View<'_, '_> {
+    /// What a source has. Constants and slots, which most operations are about, are told here; the rest by a call.
+    #[inline(always)]
     pub fn value(&self, source: Source) -> Option<Value<'_>> {
         match source {
             Source::Number(number) => Some(Value::Number(number)),
@@ -63,64 +54,80 @@ impl View<'_> {
                     let at = at as usize;
                     self.arena.get(at..at + usize::from(len)).map(Value::Bytes)
                 }
-                Slot::Alias(source) => self.outside(source),
+                Slot::Alias(source) => self.bytes_outside(source).map(Value::Bytes),
             },
-            Source::Request(field) => (*self.request_places.get(usize::from(field))?)?.read(self.request),
-            Source::Response(field) => (*self.response_places.get(usize::from(field))?)?.read(self.response),
             source => self.outside(source),
         }
     }
 
-    /// What comes from neither slot nor message.
+    /// What is not the policy's own.
     fn outside(&self, source: Source) -> Option<Value<'_>> {
         match source {
-            Source::Number(number) => Some(Value::Number(number)),
-            Source::Bytes { at, len } => Some(Value::Bytes(List { at, len }.of(&self.code.bytes))),
+            Source::Request(field) => (*self.group.request.get(usize::from(field))?)?.read(self.call.flat),
+            Source::Response(field) => {
+                (*self.group.response.get(usize::from(field))?)?.read(self.response.as_ref()?.flat)
+            }
             Source::Attribute(attribute) => self.attribute(attribute).map(Value::Number),
-            Source::Identity => self.peer.identity.map(|name| Value::Bytes(name.as_bytes())),
-            Source::Namespace => self.peer.namespace.map(|name| Value::Bytes(name.as_bytes())),
-            Source::Address => Some(Value::Bytes(&self.peer.address)),
             Source::Token => {
-                self.peer.token.map(|valid| Value::Number(if valid { TOKEN_VALID } else { TOKEN_BAD }))
+                let number = |valid| if valid { TOKEN_VALID } else { TOKEN_BAD };
+                self.call.peer.token.map(|valid| Value::Number(number(valid)))
             }
-            Source::Sessions => Some(Value::Number(self.peer.sessions.into())),
-            Source::Named(name) => {
-                let name = self.code.peer_names.get(usize::from(name))?;
-                self.peer
-                    .named
-                    .iter()
-                    .find(|(known, _)| known == name)
-                    .map(|(_, value)| Value::Bytes(value.as_bytes()))
-            }
-            Source::Metadata(key) => {
-                let key = self.code.metadata.get(usize::from(key))?;
-                self.metadata
-                    .iter()
-                    .find(|(known, _)| known == key)
-                    .map(|(_, value)| Value::Bytes(value.as_bytes()))
-            }
-            Source::Slot(_) | Source::Request(_) | Source::Response(_) => None,
+            Source::Sessions => Some(Value::Number(self.call.peer.sessions.into())),
+            source => self.bytes_outside(source).map(Value::Bytes),
         }
     }
 
-    fn attribute(&self, attribute: Attribute) -> Option<u64> {
-        Some(match attribute {
-            // As wide as enums are.
-            Attribute::Method => i64::from(self.method as i32) as u64,
-            Attribute::Service => i64::from(self.service as i32) as u64,
-            Attribute::Size => self.size.into(),
-            Attribute::Deadline => self.deadline_ns?,
-            Attribute::Now => self.now_ns,
-            Attribute::Port => self.port.into(),
-            Attribute::Status => self.answered?.status.into(),
-            Attribute::Latency => self.answered?.latency_ns,
-            Attribute::Backend => self.answered?.backend?.into(),
-        })
+    /// Bytes that do not change while a call is judged.
+    fn bytes_outside(&self, source: Source) -> Option<&[u8]> {
+        let peer = self.call.peer;
+        match source {
+            Source::Bytes { at, len } => Some(List { at, len }.of(&self.code.bytes)),
+            Source::Identity => peer.identity.map(str::as_bytes),
+            Source::Namespace => peer.namespace.map(str::as_bytes),
+            Source::Address => Some(&peer.address),
+            Source::Named(name) => {
+                let name = self.code.peer_names.get(usize::from(name))?;
+                peer.named.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_bytes())
+            }
+            Source::Metadata(key) => {
+                let key = self.code.metadata.get(usize::from(key))?;
+                self.call.metadata.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_bytes())
+            }
+            _ => None,
+        }
     }
 
     #[inline]
+    fn attribute(&self, attribute: Attribute) -> Option<u64> {
+        let response = self.response.as_ref();
+        Some(match attribute {
+            // As wide as enums are.
+            Attribute::Method => i64::from(self.call.method as i32) as u64,
+            Attribute::Service => i64::from(self.group.service as i32) as u64,
+            Attribute::Size => response.map_or(self.call.size, |response| response.size).into(),
+            Attribute::Deadline => self.call.deadline_ns?,
+            Attribute::Now => self.call.now_ns,
+            Attribute::Port => self.call.port.into(),
+            Attribute::Status => response?.status.into(),
+            Attribute::Latency => response?.latency_ns,
+            Attribute::Backend => response?.backend?.into(),
+        })
+    }
+
+    #[inline(always)]
     pub fn number(&self, source: Source) -> Option<u64> {
-        match self.value(source)? {
+        match source {
+            Source::Number(number) => Some(number),
+            Source::Slot(slot) => match *self.slots.get(usize::from(slot))? {
+                Slot::Number(number) => Some(number),
+                _ => None,
+            },
+            source => self.number_outside(source),
+        }
+    }
+
+    fn number_outside(&self, source: Source) -> Option<u64> {
+        match self.outside(source)? {
             Value::Number(number) => Some(number),
             Value::Bytes(_) => None,
         }
@@ -134,11 +141,18 @@ impl View<'_> {
         }
     }
 
-    /// A field's place and the message that it is in.
+    #[inline]
+    pub fn set_slot(&mut self, into: u16, slot: Slot) {
+        if let Some(place) = self.slots.get_mut(usize::from(into)) {
+            *place = slot;
+        }
+    }
+
+    /// A field's place and its bytes in the message that it is in.
     pub fn field(&mut self, field: FieldRef) -> Option<(Place, &mut [u8])> {
         let (places, message, field) = match field {
-            FieldRef::Request(field) => (self.request_places, &mut *self.request, field),
-            FieldRef::Response(field) => (self.response_places, &mut *self.response, field),
+            FieldRef::Request(field) => (&self.group.request, &mut *self.call.flat, field),
+            FieldRef::Response(field) => (&self.group.response, &mut *self.response.as_mut()?.flat, field),
         };
         let place = (*places.get(field)?)?;
         Some((place, place.bytes_mut(message)?))

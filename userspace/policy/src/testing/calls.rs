@@ -358,7 +358,7 @@ impl<'c> Call<'c> {
             view.start = start;
             let mut outcome = program.judge(&mut half.state, view);
             while let (Verdict::Ask(asked), Some(paused)) = (outcome.verdict, outcome.paused.take()) {
-                let name = program.authorisers().get(asked).map_or("", String::as_str);
+                let name = program.authorisers().get(usize::from(asked)).map_or("", String::as_str);
                 let answer = match case.authorisers.get(name) {
                     None => break,
                     Some(Word::Yes) => Some(true),

@@ -1,20 +1,19 @@
-//! A table of address prefixes, looked up by an address: the longest prefix that it starts with counts.
+//! From addresses to rows by address prefixes: the longest prefix that an address starts with counts. A row is the number
+//! of a node.
+//!
+//! A key is three words: the number of bits, then the address's bytes, eight to a word.
 //!
 //! A binary tree in which every node is a prefix of its children's, without nodes that neither have a value nor fork. So
 //! a lookup passes at most one node per bit, and as many nodes as there are prefixes of one another at least.
 
 /// Bits of an address.
 const BITS: u8 = 128;
-/// Bytes of a key: the number of bits in the host's order, the address.
-pub const KEY: usize = 20;
 
 #[derive(Clone, Debug)]
 pub struct Lpm {
     nodes: Vec<Node>,
     free: Vec<u32>,
     root: Option<u32>,
-    values: Vec<u8>,
-    value_size: usize,
     len: usize,
     capacity: usize,
 }
@@ -24,7 +23,7 @@ struct Node {
     /// The bits behind the prefix are zero.
     address: u128,
     bits: u8,
-    /// Whether it is an entry, with its value in the row of the node's number.
+    /// Whether it is an entry, or there for the fork only.
     entry: bool,
     /// By the bit behind the prefix.
     children: [Option<u32>; 2],
@@ -38,23 +37,31 @@ enum Link {
 }
 
 impl Lpm {
-    pub fn new(value_size: usize, capacity: u32) -> Lpm {
-        let (nodes, free, values) = (Vec::new(), Vec::new(), Vec::new());
-        Lpm { nodes, free, root: None, values, value_size, len: 0, capacity: capacity as usize }
+    pub fn new(capacity: u32) -> Lpm {
+        Lpm { nodes: Vec::new(), free: Vec::new(), root: None, len: 0, capacity: capacity as usize }
     }
 
-    pub fn len(&self) -> usize {
-        self.len
+    /// The row of the longest prefix of the key's address. How many bits the key says does not count.
+    pub fn longest(&self, key: &[u64]) -> Option<u32> {
+        let address = parse(key)?.0;
+        let (mut best, mut at) = (None, self.root);
+        while let Some((number, node)) = at.and_then(|number| Some((number, self.node(number)?))) {
+            if !starts_with(address, node) {
+                break;
+            }
+            if node.entry {
+                best = Some(number);
+            }
+            if node.bits == BITS {
+                break;
+            }
+            at = node.children[bit(address, node.bits)];
+        }
+        best
     }
 
-    /// The value of the longest prefix of the key's address. How many bits the key says does not count.
-    pub fn get(&mut self, key: &[u8]) -> Option<&mut [u8]> {
-        let row = self.longest(parse(key)?.0)?;
-        self.values.get_mut(range(row, self.value_size))
-    }
-
-    /// The value of exactly this prefix.
-    pub fn peek(&self, key: &[u8]) -> Option<&[u8]> {
+    /// The row of exactly this prefix.
+    pub fn peek(&self, key: &[u64]) -> Option<u32> {
         let (address, bits) = parse(key)?;
         let mut at = self.root;
         while let Some((number, node)) = at.and_then(|number| Some((number, self.node(number)?))) {
@@ -62,27 +69,27 @@ impl Lpm {
                 return None;
             }
             if node.bits == bits {
-                return node.entry.then(|| self.values.get(range(number, self.value_size))).flatten();
+                return node.entry.then_some(number);
             }
             at = node.children[bit(address, node.bits)];
         }
         None
     }
 
-    /// The value of exactly this prefix, new ones all zero; `None` where there is no room.
-    pub fn entry(&mut self, key: &[u8]) -> Option<&mut [u8]> {
+    /// The row of exactly this prefix, a new one where it has none; `None` where there is no room.
+    pub fn add(&mut self, key: &[u64]) -> Option<u32> {
         let (address, bits) = parse(key)?;
         let (mut link, mut at) = (Link::Root, self.root);
-        let number = loop {
+        loop {
             let Some((number, node)) = at.and_then(|number| Some((number, *self.node(number)?))) else {
-                break self.new_entry(address, bits, link)?;
+                return self.new_entry(address, bits, link);
             };
             let same = same_bits(address, node.address).min(node.bits).min(bits);
             if same == node.bits && same == bits {
                 if !node.entry {
                     self.note_entry(number)?;
                 }
-                break number;
+                return Some(number);
             }
             if same == node.bits {
                 let way = bit(address, node.bits);
@@ -96,7 +103,7 @@ impl Lpm {
             if same == bits {
                 let new = self.new_entry(address, bits, link)?;
                 self.node_mut(new)?.children[bit(node.address, bits)] = Some(number);
-                break new;
+                return Some(new);
             }
             let fork = self.new_node(Node {
                 address: cut(address, same),
@@ -106,17 +113,16 @@ impl Lpm {
             });
             self.hang(link, Some(fork));
             self.node_mut(fork)?.children[bit(node.address, same)] = Some(number);
-            break self.new_entry(address, bits, Link::Child(fork, bit(address, same)))?;
-        };
-        self.values.get_mut(range(number, self.value_size))
+            return self.new_entry(address, bits, Link::Child(fork, bit(address, same)));
+        }
     }
 
     /// Whether exactly this prefix was there.
-    pub fn remove(&mut self, key: &[u8]) -> bool {
+    pub fn remove(&mut self, key: &[u64]) -> bool {
         self.try_remove(key).is_some()
     }
 
-    fn try_remove(&mut self, key: &[u8]) -> Option<()> {
+    fn try_remove(&mut self, key: &[u64]) -> Option<()> {
         let (address, bits) = parse(key)?;
         let (mut above, mut link) = (None, Link::Root);
         let mut number = self.root?;
@@ -145,8 +151,8 @@ impl Lpm {
         Some(())
     }
 
-    /// Every entry: its key's bytes, its value.
-    pub fn entries(&self) -> impl Iterator<Item = ([u8; KEY], &[u8])> {
+    /// Every entry: its key, its row.
+    pub fn entries(&self) -> impl Iterator<Item = ([u64; 3], u32)> {
         let mut open: Vec<u32> = self.root.into_iter().collect();
         std::iter::from_fn(move || {
             loop {
@@ -154,30 +160,10 @@ impl Lpm {
                 let node = self.node(number)?;
                 open.extend(node.children.iter().flatten());
                 if node.entry {
-                    return Some((
-                        key(node.address, node.bits),
-                        self.values.get(range(number, self.value_size))?,
-                    ));
+                    return Some((key(node.address, node.bits), number));
                 }
             }
         })
-    }
-
-    fn longest(&self, address: u128) -> Option<u32> {
-        let (mut best, mut at) = (None, self.root);
-        while let Some((number, node)) = at.and_then(|number| Some((number, self.node(number)?))) {
-            if !starts_with(address, node) {
-                break;
-            }
-            if node.entry {
-                best = Some(number);
-            }
-            if node.bits == BITS {
-                break;
-            }
-            at = node.children[bit(address, node.bits)];
-        }
-        best
     }
 
     fn node(&self, number: u32) -> Option<&Node> {
@@ -210,7 +196,6 @@ impl Lpm {
             None => {
                 // Each entry comes with one fork at most, and entries are counted in 32 bits.
                 self.nodes.push(node);
-                self.values.resize(self.nodes.len() * self.value_size, 0);
                 self.nodes.len() as u32 - 1
             }
         }
@@ -227,13 +212,12 @@ impl Lpm {
         Some(number)
     }
 
-    /// Makes a node an entry, of value zero.
+    /// Makes a node an entry.
     fn note_entry(&mut self, number: u32) -> Option<()> {
         if self.len >= self.capacity {
             return None;
         }
         self.node_mut(number)?.entry = true;
-        self.values.get_mut(range(number, self.value_size))?.fill(0);
         self.len += 1;
         Some(())
     }
@@ -250,24 +234,18 @@ impl Lpm {
     }
 }
 
-fn range(row: u32, size: usize) -> std::ops::Range<usize> {
-    let at = row as usize * size;
-    at..at + size
-}
-
 /// Address and bits, those behind them zero; what is no key is no prefix.
-fn parse(key: &[u8]) -> Option<(u128, u8)> {
-    let (bits, address) = key.split_first_chunk()?;
-    let bits = u8::try_from(u32::from_ne_bytes(*bits)).ok().filter(|bits| *bits <= BITS)?;
-    Some((cut(u128::from_be_bytes(*address.first_chunk()?), bits), bits))
+fn parse(key: &[u64]) -> Option<(u128, u8)> {
+    let &[bits, first, last] = key else { return None };
+    let bits = u8::try_from(bits).ok().filter(|bits| *bits <= BITS)?;
+    // The bytes were read as little-endian words; the first byte of an address is its highest.
+    let address = (u128::from(last) << 64 | u128::from(first)).swap_bytes();
+    Some((cut(address, bits), bits))
 }
 
-fn key(address: u128, bits: u8) -> [u8; KEY] {
-    let mut key = [0; KEY];
-    let (length, place) = key.split_at_mut(4);
-    length.copy_from_slice(&u32::from(bits).to_ne_bytes());
-    place.copy_from_slice(&address.to_be_bytes());
-    key
+fn key(address: u128, bits: u8) -> [u64; 3] {
+    let words = address.swap_bytes();
+    [bits.into(), words as u64, (words >> 64) as u64]
 }
 
 /// The first bits, zeros behind them.
@@ -294,29 +272,45 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn set(table: &mut Lpm, address: u128, bits: u8, value: u8) -> bool {
-        table.entry(&key(address, bits)).map(|bytes| bytes[0] = value).is_some()
+    /// A trie with the values of its rows.
+    struct Table {
+        lpm: Lpm,
+        values: Vec<u8>,
+    }
+
+    impl Table {
+        fn new(capacity: u32) -> Table {
+            Table { lpm: Lpm::new(capacity), values: vec![0; 256] }
+        }
+
+        fn set(&mut self, address: u128, bits: u8, value: u8) -> bool {
+            self.lpm.add(&key(address, bits)).map(|row| self.values[row as usize] = value).is_some()
+        }
+
+        fn get(&self, address: u128) -> Option<u8> {
+            self.lpm.longest(&key(address, BITS)).map(|row| self.values[row as usize])
+        }
     }
 
     #[test]
     fn the_longest_prefix_counts() {
         let net = |text: &str| crate::notation::cidr(text).unwrap();
-        let mut table = Lpm::new(1, 4);
+        let mut table = Table::new(4);
         for (value, text) in (1..).zip(["10.0.0.0/8", "10.1.0.0/16", "::/0", "10.1.2.3/32"]) {
             let (address, bits) = net(text);
-            assert!(set(&mut table, u128::from_be_bytes(address), bits, value));
+            assert!(table.set(u128::from_be_bytes(address), bits, value));
         }
-        let get = |table: &mut Lpm, text| table.get(&key(u128::from_be_bytes(net(text).0), BITS)).unwrap()[0];
+        let get = |table: &Table, text| table.get(u128::from_be_bytes(net(text).0)).unwrap();
         for (text, value) in
             [("10.1.2.3", 4), ("10.1.2.4", 2), ("10.2.0.0", 1), ("11.0.0.0", 3), ("fd00::1", 3)]
         {
-            assert_eq!(get(&mut table, text), value, "{text}");
+            assert_eq!(get(&table, text), value, "{text}");
         }
-        assert!(!set(&mut table, 1, BITS, 5), "full");
+        assert!(!table.set(1, BITS, 5), "full");
         let (address, bits) = net("10.1.0.0/16");
-        assert!(table.remove(&key(u128::from_be_bytes(address), bits)));
-        assert_eq!(get(&mut table, "10.1.2.4"), 1);
-        assert_eq!(get(&mut table, "10.1.2.3"), 4);
+        assert!(table.lpm.remove(&key(u128::from_be_bytes(address), bits)));
+        assert_eq!(get(&table, "10.1.2.4"), 1);
+        assert_eq!(get(&table, "10.1.2.3"), 4);
     }
 
     /// Against looking at every prefix.
@@ -327,7 +321,7 @@ mod tests {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (random >> 33) % limit
         };
-        let mut table = Lpm::new(1, 60);
+        let mut table = Table::new(60);
         let mut list: BTreeMap<(u128, u8), u8> = BTreeMap::new();
         for _ in 0..30_000 {
             // Few bits in few places, so that prefixes meet.
@@ -335,32 +329,37 @@ mod tests {
             let bits = [0, 1, 2, 3, 4, 62, 63, 66, 68, 125, 126, 127, 128][below(13) as usize];
             let prefix = cut(address, bits);
             match below(5) {
-                0 => assert_eq!(table.remove(&key(address, bits)), list.remove(&(prefix, bits)).is_some()),
+                0 => {
+                    assert_eq!(table.lpm.remove(&key(address, bits)), list.remove(&(prefix, bits)).is_some())
+                }
                 1 | 2 => {
                     let value = below(256) as u8;
                     let fits = list.contains_key(&(prefix, bits)) || list.len() < 60;
-                    assert_eq!(set(&mut table, address, bits, value), fits);
+                    assert_eq!(table.set(address, bits, value), fits);
                     if fits {
                         list.insert((prefix, bits), value);
                     }
                 }
                 3 => assert_eq!(
-                    table.peek(&key(address, bits)).map(|value| value[0]),
+                    table.lpm.peek(&key(address, bits)).map(|row| table.values[row as usize]),
                     list.get(&(prefix, bits)).copied()
                 ),
                 _ => {
                     let longest = (0..=BITS).rev().find_map(|bits| list.get(&(cut(address, bits), bits)));
-                    assert_eq!(table.get(&key(address, BITS)).map(|value| value[0]), longest.copied());
+                    assert_eq!(table.get(address), longest.copied());
                 }
             }
-            assert_eq!(table.len(), list.len());
+            assert_eq!(table.lpm.len, list.len());
             assert!(
-                table.nodes.len() - table.free.len() <= 2 * list.len(),
+                table.lpm.nodes.len() - table.lpm.free.len() <= 2 * list.len(),
                 "forks go with what they were for"
             );
         }
-        let mut entries: Vec<_> =
-            table.entries().map(|(key, value)| (parse(&key).unwrap(), value[0])).collect();
+        let mut entries: Vec<_> = table
+            .lpm
+            .entries()
+            .map(|(key, row)| (parse(&key).unwrap(), table.values[row as usize]))
+            .collect();
         entries.sort_unstable();
         assert!(entries.into_iter().eq(list));
     }

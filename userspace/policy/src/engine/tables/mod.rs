@@ -1,130 +1,159 @@
-//! The tables of one policy: a hash table, a trie or one value behind one face, and the writes to note.
+//! The tables of one policy: keys lead to rows, by a hash table, by a trie or to the only one; values are in rows. And the
+//! writes to note.
 
+mod key;
 mod lpm;
 mod store;
+mod values;
 
 use super::changes::Changes;
 use super::shape::{Shape, Value};
 use crate::table::{KeyType, TableKind, TableSpec};
+pub use key::{Key, words_of};
 use lpm::Lpm;
 use store::{Store, WhenFull};
-
-/// One table, by its map's bytes.
-#[derive(Clone, Debug)]
-enum Table {
-    Store(Store),
-    Lpm(Lpm),
-    /// One value that is always there.
-    Cell {
-        value: Box<[u8]>,
-        initial: Box<[u8]>,
-    },
-}
-
-/// What became of a number in a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Updated {
-    To(u64),
-    /// As it was asked for.
-    Unchanged,
-    /// A new key found no room.
-    Full,
-}
+use values::Values;
 
 /// All tables of a policy, by their places in its list.
 #[derive(Clone, Debug)]
 pub struct Tables {
     tables: Vec<Table>,
     pub changes: Changes,
+    /// Room for a write that is noted: the key's and the value's bytes in the map.
+    noting: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct Table {
+    keys: Keys,
+    /// The shapes of a key's parts.
+    parts: Vec<Shape>,
+    values: Values,
+    /// What a cell holds at first.
+    initial: u64,
+}
+
+/// The way from a key to a row.
+#[derive(Clone, Debug)]
+enum Keys {
+    Store(Store),
+    Lpm(Lpm),
+    /// One row that is always there, and no key.
+    Cell,
 }
 
 impl Tables {
     /// Those of `shared` note their writes.
     pub fn new(specs: &[TableSpec], shared: &[usize]) -> Tables {
-        Tables { tables: specs.iter().map(Table::new).collect(), changes: Changes::new(specs.len(), shared) }
+        Tables {
+            tables: specs.iter().map(Table::new).collect(),
+            changes: Changes::new(specs.len(), shared),
+            noting: Vec::new(),
+        }
     }
 
     /// The value of a key; a use, where the table counts uses.
-    pub fn get(&mut self, table: usize, key: &[u8]) -> Option<&[u8]> {
-        Some(self.tables.get_mut(table)?.get(key)?)
+    #[inline]
+    pub fn get(&mut self, table: usize, key: &[u64]) -> Option<Value<'_>> {
+        let table = self.tables.get_mut(table)?;
+        table.values.get(table.keys.find(key)?)
     }
 
-    /// The value of exactly this key, for who looks on.
-    pub fn peek(&self, table: usize, key: &[u8]) -> Option<&[u8]> {
-        match self.tables.get(table)? {
-            Table::Store(store) => store.peek(key),
-            Table::Lpm(lpm) => lpm.peek(key),
-            Table::Cell { value, .. } => Some(value),
-        }
-    }
-
-    /// Sets a value; says whether there was room. `value` is as long as the table's values are.
-    pub fn set(&mut self, table: usize, key: &[u8], value: &[u8]) -> bool {
-        let Some(place) = self.entry(table, key).filter(|place| place.len() == value.len()) else {
+    /// Sets a value; says whether there was room.
+    #[inline]
+    pub fn set(&mut self, at: usize, key: &[u64], value: Value<'_>) -> bool {
+        let Some(table) = self.tables.get_mut(at).filter(|table| table.values.fits(value)) else {
             return false;
         };
-        place.copy_from_slice(value);
-        self.changes.note(table, key, Some(value));
+        let Some(row) = table.keys.exact(key).or_else(|| self.add(at, key)) else { return false };
+        self.put(at, key, row, value);
         true
     }
 
-    /// Changes a number to what `next` makes of it, of `None` where the key is new. Nothing changes where it gives
-    /// `None`.
+    /// Changes a number to what `next` makes of it, of `None` where the key is new. `None`, and nothing changes, where
+    /// `next` gives that, or where a new key finds no room.
+    #[inline]
     pub fn update(
         &mut self,
-        table: usize,
-        key: &[u8],
-        shape: Shape,
+        at: usize,
+        key: &[u64],
         next: impl FnOnce(Option<u64>) -> Option<u64>,
-    ) -> Updated {
-        let known = self.tables.get_mut(table).and_then(|table| table.get(key));
-        let old = known.as_deref().and_then(|bytes| match shape.read(bytes)? {
-            Value::Number(number) => Some(number),
-            Value::Bytes(_) => None,
-        });
-        let Some(new) = next(old) else { return Updated::Unchanged };
-        let place = match known {
-            Some(place) => place,
-            None => match self.entry(table, key) {
-                Some(place) => place,
-                None => return Updated::Full,
-            },
+    ) -> Option<u64> {
+        let table = self.tables.get_mut(at)?;
+        let row = table.keys.find(key);
+        let known = match row.and_then(|row| table.values.get(row)) {
+            Some(Value::Number(number)) => Some(number),
+            _ => None,
         };
-        shape.write(Value::Number(new), place);
-        if self.changes.wants(table) {
-            let mut value = [0; 8];
-            let value = value.get_mut(..shape.size()).unwrap_or_default();
-            shape.write(Value::Number(new), value);
-            self.changes.note(table, key, Some(value));
-        }
-        Updated::To(new)
+        let next = next(known)?;
+        let row = row.or_else(|| self.add(at, key))?;
+        self.put(at, key, row, Value::Number(next));
+        Some(next)
     }
 
     /// Whether the key was there. A cell is as at first then.
-    pub fn remove(&mut self, table: usize, key: &[u8]) -> bool {
-        let there = match self.tables.get_mut(table) {
-            Some(Table::Store(store)) => store.remove(key),
-            Some(Table::Lpm(lpm)) => lpm.remove(key),
-            Some(Table::Cell { value, initial }) => {
-                value.copy_from_slice(initial);
-                self.changes.note(table, key, Some(initial));
+    pub fn remove(&mut self, at: usize, key: &[u64]) -> bool {
+        let Some(table) = self.tables.get_mut(at) else { return false };
+        let there = match &mut table.keys {
+            Keys::Store(store) => store.remove(key),
+            Keys::Lpm(lpm) => lpm.remove(key),
+            Keys::Cell => {
+                let initial = Value::Number(table.initial);
+                table.values.reset(0);
+                self.put(at, key, 0, initial);
                 return true;
             }
-            None => false,
         };
         if there {
-            self.changes.note(table, key, None);
+            self.note(at, key, None);
         }
         there
     }
 
-    /// Every entry of a table; what was not used for longest first, where the table knows.
+    /// The bytes in the map of the value of exactly this key, for who looks on.
+    pub fn peek(&self, table: usize, key: &[u8]) -> Option<Vec<u8>> {
+        let table = self.tables.get(table)?;
+        let key = Key::from_map(&table.parts, key)?;
+        let row = match &table.keys {
+            Keys::Store(store) => store.peek(key.words()),
+            Keys::Lpm(lpm) => lpm.peek(key.words()),
+            Keys::Cell => Some(0),
+        };
+        let mut value = Vec::new();
+        table.values.to_map(row?, &mut value);
+        Some(value)
+    }
+
+    /// [`Tables::set`] by a map's bytes; false where they are no key or no value, too.
+    pub fn set_bytes(&mut self, at: usize, key: &[u8], value: &[u8]) -> bool {
+        let Some(table) = self.tables.get(at) else { return false };
+        match (Key::from_map(&table.parts, key), table.values.parse(value)) {
+            (Some(key), Some(value)) => self.set(at, key.words(), value),
+            _ => false,
+        }
+    }
+
+    /// [`Tables::remove`] by a map's bytes.
+    pub fn remove_bytes(&mut self, at: usize, key: &[u8]) -> bool {
+        let key = self.tables.get(at).and_then(|table| Key::from_map(&table.parts, key));
+        key.is_some_and(|key| self.remove(at, key.words()))
+    }
+
+    /// Every entry of a table by its map's bytes; what was not used for longest first, where the table knows.
     pub fn each(&self, table: usize, mut entry: impl FnMut(&[u8], &[u8])) {
-        match self.tables.get(table) {
-            Some(Table::Store(store)) => store.entries().for_each(|(key, value)| entry(key, value)),
-            Some(Table::Lpm(lpm)) => lpm.entries().for_each(|(key, value)| entry(&key, value)),
-            Some(Table::Cell { value, .. }) => entry(&[0; 4], value),
-            None => {}
+        let Some(table) = self.tables.get(table) else { return };
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        let mut show = |words: &[u64], row| {
+            key.clear();
+            value.clear();
+            key::to_map(&table.parts, words, &mut key);
+            table.values.to_map(row, &mut value);
+            entry(&key, &value);
+        };
+        match &table.keys {
+            Keys::Store(store) => store.entries().for_each(|(words, row)| show(words, row)),
+            Keys::Lpm(lpm) => lpm.entries().for_each(|(words, row)| show(&words, row)),
+            Keys::Cell => show(&[], 0),
         }
     }
 
@@ -137,49 +166,91 @@ impl Tables {
         other.changes.want_all(theirs);
     }
 
-    pub fn count(&self, table: usize) -> usize {
-        match self.tables.get(table) {
-            Some(Table::Store(store)) => store.len(),
-            Some(Table::Lpm(lpm)) => lpm.len(),
-            Some(Table::Cell { .. }) => 1,
-            None => 0,
+    /// A row for a key that has none, zero or empty at first; `None` where there is no room. The entry that makes room is
+    /// noted, the new one is not.
+    fn add(&mut self, at: usize, key: &[u64]) -> Option<u32> {
+        let Tables { tables, changes, noting } = self;
+        let Table { keys, parts, values, .. } = tables.get_mut(at)?;
+        let evicted = |key: &[u64]| {
+            if changes.wants(at) {
+                noting.clear();
+                key::to_map(parts, key, noting);
+                changes.note(at, noting, None);
+            }
+        };
+        let row = match keys {
+            Keys::Store(store) => store.add(key, evicted)?,
+            Keys::Lpm(lpm) => lpm.add(key)?,
+            Keys::Cell => 0,
+        };
+        values.reset(row);
+        Some(row)
+    }
+
+    #[inline]
+    fn put(&mut self, at: usize, key: &[u64], row: u32, value: Value<'_>) {
+        if let Some(table) = self.tables.get_mut(at) {
+            table.values.set(row, value);
+        }
+        if self.changes.wants(at) {
+            self.note(at, key, Some(row));
         }
     }
 
-    /// The value of a key to be overwritten; `None` where a new key finds no room. The entry that makes room is noted,
-    /// the write is not.
-    fn entry(&mut self, table: usize, key: &[u8]) -> Option<&mut [u8]> {
-        let Tables { tables, changes } = self;
-        match tables.get_mut(table)? {
-            Table::Store(store) => store.entry(key, |evicted| changes.note(table, evicted, None)),
-            Table::Lpm(lpm) => lpm.entry(key),
-            Table::Cell { value, .. } => Some(value),
+    /// Notes what a key has now: a row, or nothing.
+    fn note(&mut self, at: usize, key: &[u64], row: Option<u32>) {
+        let Tables { tables, changes, noting } = self;
+        let Some(table) = tables.get(at).filter(|_| changes.wants(at)) else { return };
+        noting.clear();
+        key::to_map(&table.parts, key, noting);
+        let length = noting.len();
+        if let Some(row) = row {
+            table.values.to_map(row, noting);
         }
+        let (key, value) = noting.split_at(length);
+        changes.note(at, key, row.map(|_| value));
     }
 }
 
 impl Table {
     fn new(spec: &TableSpec) -> Table {
-        let (key, value) = (spec.key.size() as usize, Shape::of_value(&spec.value).size());
-        match (spec.kind, &spec.key) {
-            (TableKind::Cell, _) | (_, KeyType::Unit) => {
-                let mut initial = vec![0; value].into_boxed_slice();
-                Shape::of_value(&spec.value).write(Value::Number(spec.initial), &mut initial);
-                Table::Cell { value: initial.clone(), initial }
-            }
-            (TableKind::Lpm, _) => Table::Lpm(Lpm::new(value, spec.capacity)),
-            (TableKind::Lru, _) => Table::Store(Store::new(key, value, spec.capacity, WhenFull::Evict)),
+        let parts = Shape::of_key(&spec.key);
+        let words = words_of(&parts);
+        let keys = match (spec.kind, &spec.key) {
+            (TableKind::Cell, _) | (_, KeyType::Unit) => Keys::Cell,
+            (TableKind::Lpm, _) => Keys::Lpm(Lpm::new(spec.capacity)),
+            (TableKind::Lru, _) => Keys::Store(Store::new(words, spec.capacity, WhenFull::Evict)),
             (TableKind::Hash | TableKind::Counter, _) => {
-                Table::Store(Store::new(key, value, spec.capacity, WhenFull::Refuse))
+                Keys::Store(Store::new(words, spec.capacity, WhenFull::Refuse))
             }
+        };
+        let mut values = Values::new(Shape::of_value(&spec.value));
+        if let Keys::Cell = keys {
+            values.reset(0);
+            values.set(0, Value::Number(spec.initial));
+        }
+        Table { keys, parts, values, initial: spec.initial }
+    }
+}
+
+impl Keys {
+    /// The row that a key leads to: of a trie, that of the longest prefix of an address.
+    #[inline]
+    fn find(&mut self, key: &[u64]) -> Option<u32> {
+        match self {
+            Keys::Store(store) => store.find(key),
+            Keys::Lpm(lpm) => lpm.longest(key),
+            Keys::Cell => Some(0),
         }
     }
 
-    fn get(&mut self, key: &[u8]) -> Option<&mut [u8]> {
+    /// The row of exactly this key.
+    #[inline]
+    fn exact(&mut self, key: &[u64]) -> Option<u32> {
         match self {
-            Table::Store(store) => store.get(key),
-            Table::Lpm(lpm) => lpm.get(key),
-            Table::Cell { value, .. } => Some(value),
+            Keys::Store(store) => store.find(key),
+            Keys::Lpm(lpm) => lpm.peek(key),
+            Keys::Cell => Some(0),
         }
     }
 }

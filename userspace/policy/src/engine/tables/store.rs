@@ -1,140 +1,114 @@
-//! A hash table from keys' bytes to values' bytes, which refuses new keys when it is full or forgets what was not used
-//! for longest.
+//! A hash table from keys to rows, which refuses new keys when it is full or forgets the one that was not used for longest.
 //!
-//! Entries sit in rows of two flat vectors; what is removed is used again first. Keys come from anybody, so the hash is
-//! keyed at random.
+//! Keys sit in a flat vector, by row; rows that are free again are used first. Keys come from anybody: see [`Hasher`].
 
+use super::key::Hasher;
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-use std::hash::{BuildHasher, RandomState};
 
 /// What becomes of a new key in a full table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     Refuse,
-    /// Forgets the entry that was not used for longest.
+    /// Forgets the key that was not used for longest.
     Evict,
 }
 
 #[derive(Clone, Debug)]
 pub struct Store {
     index: HashTable<u32>,
-    hasher: RandomState,
-    key_size: usize,
-    value_size: usize,
+    hasher: Hasher,
+    /// Of the longest key: what a row of `keys` has.
+    words: usize,
+    /// Zeros behind the end of a key.
+    keys: Vec<u64>,
     capacity: usize,
-    keys: Vec<u8>,
-    values: Vec<u8>,
     free: Vec<u32>,
     order: Option<Order>,
 }
 
 impl Store {
-    pub fn new(key_size: usize, value_size: usize, capacity: u32, full: WhenFull) -> Store {
+    /// For keys of up to so many words.
+    pub fn new(words: usize, capacity: u32, full: WhenFull) -> Store {
         Store {
             index: HashTable::new(),
-            hasher: RandomState::new(),
-            key_size,
-            value_size,
-            capacity: capacity as usize,
+            hasher: Hasher::new(words),
+            words,
             keys: Vec::new(),
-            values: Vec::new(),
+            capacity: capacity as usize,
             free: Vec::new(),
             order: (full == WhenFull::Evict).then(Order::default),
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.index.len()
-    }
-
-    /// The value of a key, which counts as a use.
-    pub fn get(&mut self, key: &[u8]) -> Option<&mut [u8]> {
-        let row = self.find(key)?;
+    /// The row of a key, which counts as a use.
+    #[inline]
+    pub fn find(&mut self, key: &[u64]) -> Option<u32> {
+        let row = self.peek(key)?;
         if let Some(order) = &mut self.order {
             order.touch(row);
         }
-        self.values.get_mut(range(row, self.value_size))
-    }
-
-    /// The value of a key, for who looks on.
-    pub fn peek(&self, key: &[u8]) -> Option<&[u8]> {
-        self.values.get(range(self.find(key)?, self.value_size))
-    }
-
-    /// The value of a key, new ones all zero; `None` where there is no room for one. An entry that has to make room is
-    /// given to `evicted`.
-    pub fn entry(&mut self, key: &[u8], evicted: impl FnOnce(&[u8])) -> Option<&mut [u8]> {
-        if let Some(row) = self.find(key) {
-            if let Some(order) = &mut self.order {
-                order.touch(row);
-            }
-            return self.values.get_mut(range(row, self.value_size));
-        }
-        if self.index.len() >= self.capacity {
-            let oldest = self.order.as_ref()?.oldest?;
-            let old = self.keys.get(range(oldest, self.key_size))?;
-            evicted(old);
-            let hash = hash(&self.hasher, old);
-            self.release(oldest, hash);
-        }
-        let row = self.new_row(key)?;
-        self.values.get_mut(range(row, self.value_size))
-    }
-
-    /// Whether the key was there.
-    pub fn remove(&mut self, key: &[u8]) -> bool {
-        let Some(row) = self.find(key) else { return false };
-        self.release(row, hash(&self.hasher, key));
-        true
-    }
-
-    /// Every entry; what was not used for longest first, where the table knows.
-    pub fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let in_order = self.order.as_ref().map(Order::by_use);
-        let any = self.order.is_none().then(|| self.index.iter().copied());
-        let rows = in_order.into_iter().flatten().chain(any.into_iter().flatten());
-        rows.filter_map(|row| {
-            Some((self.keys.get(range(row, self.key_size))?, self.values.get(range(row, self.value_size))?))
-        })
-    }
-
-    fn find(&self, key: &[u8]) -> Option<u32> {
-        let hash = hash(&self.hasher, key);
-        self.index.find(hash, |row| self.keys.get(range(*row, self.key_size)) == Some(key)).copied()
-    }
-
-    fn new_row(&mut self, key: &[u8]) -> Option<u32> {
-        if key.len() != self.key_size {
-            return None;
-        }
-        let row = match self.free.pop() {
-            Some(row) => {
-                self.keys.get_mut(range(row, self.key_size))?.copy_from_slice(key);
-                self.values.get_mut(range(row, self.value_size))?.fill(0);
-                row
-            }
-            None => {
-                // Rows in use and free ones are together never more than the capacity, which is 32 bits wide.
-                let row = self.index.len() as u32;
-                self.keys.extend_from_slice(key);
-                self.values.resize(self.values.len() + self.value_size, 0);
-                row
-            }
-        };
-        if let Some(order) = &mut self.order {
-            order.push(row);
-        }
-        let Store { index, hasher, keys, key_size, .. } = self;
-        let hash_row = |row: &u32| hash(hasher, keys.get(range(*row, *key_size)).unwrap_or_default());
-        match index.entry(hash(hasher, key), |_| false, hash_row) {
-            Entry::Vacant(vacant) => vacant.insert(row),
-            Entry::Occupied(occupied) => occupied,
-        };
         Some(row)
     }
 
-    fn release(&mut self, row: u32, hash: u64) {
+    /// The row of a key, for who looks on.
+    #[inline]
+    pub fn peek(&self, key: &[u64]) -> Option<u32> {
+        let Store { index, hasher, words, keys, .. } = self;
+        // No key is the beginning of another, so what is behind its end needs no comparison.
+        let same = |row: &u32| {
+            let at = *row as usize * words;
+            keys.get(at..at + key.len()).is_some_and(|known| known.iter().zip(key).all(|(a, b)| a == b))
+        };
+        index.find(hasher.hash(key), same).copied()
+    }
+
+    /// A row for a key that has none; `None` where there is no room for one. The key that has to make room is given to
+    /// `evicted`.
+    pub fn add(&mut self, key: &[u64], evicted: impl FnOnce(&[u64])) -> Option<u32> {
+        if key.len() > self.words {
+            return None;
+        }
+        if self.index.len() >= self.capacity {
+            let oldest = self.order.as_ref()?.oldest?;
+            evicted(self.key(oldest));
+            self.release(oldest);
+        }
+        // Rows in use and free ones are together never more than the capacity, which is 32 bits wide.
+        let row = self.free.pop().unwrap_or(self.index.len() as u32);
+        let at = row as usize * self.words;
+        self.keys.resize((at + self.words).max(self.keys.len()), 0);
+        let (used, behind) = self.keys.get_mut(at..at + self.words)?.split_at_mut_checked(key.len())?;
+        used.copy_from_slice(key);
+        behind.fill(0);
+        if let Some(order) = &mut self.order {
+            order.push(row);
+        }
+        let Store { index, hasher, words, keys, .. } = self;
+        let hash = |row: &u32| hasher.hash(row_of(keys, *row, *words));
+        index.insert_unique(hasher.hash(key), row, hash);
+        Some(row)
+    }
+
+    /// Whether the key was there.
+    pub fn remove(&mut self, key: &[u64]) -> bool {
+        let row = self.peek(key);
+        row.inspect(|row| self.release(*row)).is_some()
+    }
+
+    /// Every key, with zeros behind it, and its row; what was not used for longest first, where the table knows.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u64], u32)> {
+        let in_order = self.order.as_ref().map(Order::by_use);
+        let any = self.order.is_none().then(|| self.index.iter().copied());
+        let rows = in_order.into_iter().flatten().chain(any.into_iter().flatten());
+        rows.map(|row| (self.key(row), row))
+    }
+
+    fn key(&self, row: u32) -> &[u64] {
+        row_of(&self.keys, row, self.words)
+    }
+
+    fn release(&mut self, row: u32) {
+        let hash = self.hasher.hash(self.key(row));
         if let Ok(entry) = self.index.find_entry(hash, |known| *known == row) {
             entry.remove();
         }
@@ -145,18 +119,9 @@ impl Store {
     }
 }
 
-/// Without the zeros at the end, which most texts have many of: all keys are of one length.
-fn hash(hasher: &RandomState, key: &[u8]) -> u64 {
-    let mut used = key;
-    while let Some((rest, [0, 0, 0, 0, 0, 0, 0, 0])) = used.split_last_chunk::<8>() {
-        used = rest;
-    }
-    hasher.hash_one(used)
-}
-
-fn range(row: u32, size: usize) -> std::ops::Range<usize> {
-    let at = row as usize * size;
-    at..at + size
+fn row_of(keys: &[u64], row: u32, words: usize) -> &[u64] {
+    let at = row as usize * words;
+    keys.get(at..at + words).unwrap_or_default()
 }
 
 /// Rows by their last use: a list through two vectors.
@@ -217,58 +182,62 @@ impl Order {
 mod tests {
     use super::*;
 
-    fn set(store: &mut Store, key: u8, value: u8) -> bool {
-        store.entry(&[key], |_| {}).map(|bytes| bytes.copy_from_slice(&[value])).is_some()
+    /// The row of a key, a new one where it has none and there is room.
+    fn row(store: &mut Store, key: u64) -> Option<u32> {
+        store.find(&[key]).or_else(|| store.add(&[key], |_| {}))
     }
 
-    fn keys(store: &Store) -> Vec<u8> {
+    fn keys(store: &Store) -> Vec<u64> {
         store.entries().map(|(key, _)| key[0]).collect()
     }
 
     #[test]
     fn a_full_table_refuses_or_forgets_what_was_not_used_for_longest() {
-        let mut refusing = Store::new(1, 1, 2, WhenFull::Refuse);
-        assert!(set(&mut refusing, 1, 10) && set(&mut refusing, 2, 20));
-        assert!(!set(&mut refusing, 3, 30));
-        assert!(set(&mut refusing, 1, 11), "a key that it has can change");
+        let mut refusing = Store::new(1, 2, WhenFull::Refuse);
+        assert!(row(&mut refusing, 1).is_some() && row(&mut refusing, 2).is_some());
+        assert!(row(&mut refusing, 3).is_none());
+        assert!(row(&mut refusing, 1).is_some(), "a key that it has");
         assert!(refusing.remove(&[2]) && !refusing.remove(&[2]));
-        assert!(set(&mut refusing, 3, 30));
-        assert_eq!(refusing.len(), 2);
+        assert!(row(&mut refusing, 3).is_some());
+        assert_eq!(refusing.index.len(), 2);
 
-        let mut evicting = Store::new(1, 1, 3, WhenFull::Evict);
+        let mut evicting = Store::new(1, 3, WhenFull::Evict);
         for key in [1, 2, 3] {
-            set(&mut evicting, key, key);
+            row(&mut evicting, key);
         }
-        assert_eq!(evicting.get(&[1]), Some(&mut [1][..]));
-        assert_eq!(evicting.peek(&[2]), Some(&[2][..]), "which is no use");
+        assert!(evicting.find(&[1]).is_some());
+        assert!(evicting.peek(&[2]).is_some(), "which is no use");
         let mut gone = Vec::new();
-        assert!(evicting.entry(&[4], |key| gone.push(key[0])).is_some());
+        assert!(evicting.add(&[4], |key| gone.push(key[0])).is_some());
         assert_eq!(gone, [2]);
         assert_eq!(keys(&evicting), [3, 1, 4]);
         assert!(evicting.remove(&[1]));
         assert_eq!(keys(&evicting), [3, 4]);
-        set(&mut evicting, 3, 0);
+        row(&mut evicting, 3);
         assert_eq!(keys(&evicting), [4, 3]);
     }
 
     #[test]
-    fn a_row_that_is_used_again_starts_from_zero() {
-        let mut store = Store::new(1, 1, 2, WhenFull::Refuse);
-        set(&mut store, 1, 77);
-        store.remove(&[1]);
-        assert_eq!(store.entry(&[2], |_| {}), Some(&mut [0][..]));
+    fn a_short_key_in_a_row_of_a_long_one_is_found() {
+        let mut store = Store::new(3, 1, WhenFull::Evict);
+        let long = store.add(&[2, 5, 6], |_| {});
+        assert_eq!(store.add(&[1, 5], |_| {}), long, "the row is used again");
+        assert_eq!(store.find(&[1, 5]), long);
+        assert_eq!(store.find(&[2, 5, 6]), None);
+        assert!(store.remove(&[1, 5]));
+        assert_eq!(store.add(&[0; 4], |_| {}), None, "no key of this table");
     }
 
     /// Against std's, with a list of uses.
     #[test]
     fn it_does_what_a_plain_list_does() {
         for full in [WhenFull::Refuse, WhenFull::Evict] {
-            let mut store = Store::new(1, 1, 20, full);
-            let mut list: Vec<(u8, u8)> = Vec::new();
+            let mut store = Store::new(1, 20, full);
+            let mut list: Vec<(u64, u32)> = Vec::new();
             let mut random = 1u64;
             for _ in 0..20_000 {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let (key, value, what) = ((random >> 33) as u8 % 40, (random >> 41) as u8, random >> 60);
+                let (key, what) = ((random >> 33) % 40, random >> 60);
                 let at = list.iter().position(|(known, _)| *known == key);
                 match what {
                     0..4 => {
@@ -276,7 +245,7 @@ mod tests {
                         at.map(|at| list.remove(at));
                     }
                     4..8 => {
-                        assert_eq!(store.get(&[key]).map(|value| value[0]), at.map(|at| list[at].1));
+                        assert_eq!(store.find(&[key]), at.map(|at| list[at].1));
                         if let Some(at) = at {
                             let entry = list.remove(at);
                             list.push(entry);
@@ -284,18 +253,20 @@ mod tests {
                     }
                     _ => {
                         let fits = at.is_some() || list.len() < 20 || full == WhenFull::Evict;
-                        assert_eq!(set(&mut store, key, value), fits);
-                        if fits {
+                        let row = row(&mut store, key);
+                        assert_eq!(row.is_some(), fits);
+                        if let Some(row) = row {
                             if let Some(at) = at.or((list.len() == 20).then_some(0)) {
                                 list.remove(at);
                             }
-                            list.push((key, value));
+                            assert!(list.iter().all(|(_, taken)| *taken != row), "a row each");
+                            list.push((key, row));
                         }
                     }
                 }
-                assert_eq!(store.len(), list.len());
+                assert_eq!(store.index.len(), list.len());
             }
-            let mut entries: Vec<(u8, u8)> = store.entries().map(|(key, value)| (key[0], value[0])).collect();
+            let mut entries: Vec<(u64, u32)> = store.entries().map(|(key, row)| (key[0], row)).collect();
             if full == WhenFull::Refuse {
                 entries.sort_unstable();
                 list.sort_unstable();

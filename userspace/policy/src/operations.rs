@@ -1,10 +1,10 @@
-//! What operations on numbers give.
+//! What operations on numbers give: in the engine, and where the compiler already knows both sides.
 
 use crate::ir::{Arithmetic, Comparison, Number};
-use crate::rate::share;
 use std::cmp::Ordering;
 
-pub fn arithmetic(op: Arithmetic, number: Number, a: u64, b: u64) -> u64 {
+#[inline]
+pub(crate) fn arithmetic(op: Arithmetic, number: Number, a: u64, b: u64) -> u64 {
     match number {
         Number::Unsigned => match op {
             Arithmetic::Add => a.saturating_add(b),
@@ -43,7 +43,8 @@ pub fn arithmetic(op: Arithmetic, number: Number, a: u64, b: u64) -> u64 {
     }
 }
 
-pub fn compare(op: Comparison, number: Number, a: u64, b: u64) -> bool {
+#[inline]
+pub(crate) fn compare(op: Comparison, number: Number, a: u64, b: u64) -> bool {
     let order = match number {
         Number::Unsigned => Some(a.cmp(&b)),
         Number::Signed => Some((a as i64).cmp(&(b as i64))),
@@ -59,7 +60,8 @@ pub fn compare(op: Comparison, number: Number, a: u64, b: u64) -> bool {
     }
 }
 
-pub fn convert(from: Number, to: Number, value: u64) -> u64 {
+#[inline]
+pub(crate) fn convert(from: Number, to: Number, value: u64) -> u64 {
     match (from, to) {
         (Number::Unsigned, Number::Signed) => value.min(i64::MAX as u64),
         (Number::Signed, Number::Unsigned) => (value as i64).max(0) as u64,
@@ -74,7 +76,8 @@ pub fn convert(from: Number, to: Number, value: u64) -> u64 {
 }
 
 /// To 32 bits.
-pub fn narrow(number: Number, value: u64) -> u64 {
+#[inline]
+pub(crate) fn narrow(number: Number, value: u64) -> u64 {
     match number {
         Number::Unsigned => value.min(u32::MAX.into()),
         Number::Signed => (value as i64).clamp(i32::MIN.into(), i32::MAX.into()) as u64,
@@ -82,16 +85,18 @@ pub fn narrow(number: Number, value: u64) -> u64 {
     }
 }
 
-/// A bucket's next theoretical arrival time, where there is room for `cost` (generic cell rate algorithm).
-pub fn take(known: u64, now: u64, cost: u64, burst: u64, count: u64, period_ns: u64) -> Option<u64> {
-    let (per, limit) = (share(cost, period_ns, count)?, share(burst, period_ns, count)?);
-    let next = known.max(now).saturating_add(per);
-    (next - now <= limit).then_some(next)
+/// A bucket's next theoretical arrival time, where a call that moves it by `cost` ns gets no further than `burst` ns ahead
+/// of the clock (generic cell rate algorithm).
+#[inline]
+pub(crate) fn take(known: u64, now: u64, cost: u64, burst: u64) -> Option<u64> {
+    let next = known.max(now).saturating_add(cost);
+    (next - now <= burst).then_some(next)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rate::share;
 
     #[test]
     fn numbers_stop_at_their_ends() {
@@ -137,7 +142,8 @@ mod tests {
     fn a_bucket_lets_a_burst_through_and_then_the_rate() {
         const MS: u64 = 1_000_000;
         let mut bucket = 0;
-        let mut admitted = |now_ms: u64| match take(bucket, now_ms * MS, 1, 3, 10, 1000 * MS) {
+        let ns = |calls| share(calls, 1000 * MS, 10).unwrap();
+        let mut admitted = |now_ms: u64| match take(bucket, now_ms * MS, ns(1), ns(3)) {
             Some(next) => {
                 bucket = next;
                 true
@@ -149,8 +155,8 @@ mod tests {
         assert!(admitted(1100));
         assert!(!admitted(1100));
         assert_eq!([9000; 4].map(&mut admitted), [true, true, true, false], "no more than a burst is saved");
-        assert_eq!(take(0, 0, u64::MAX, 1, 10, MS), None, "costs saturate");
-        assert_eq!(take(0, 0, 1, 1, 0, MS), None, "nothing at a rate of 0");
-        assert_eq!(take(u64::MAX, 5, 0, 1, 1, 1), None, "far in the future");
+        assert_eq!(take(0, 0, ns(u64::MAX), ns(1)), None, "costs saturate");
+        assert_eq!(share(1, MS, 0), None, "nothing at a rate of 0");
+        assert_eq!(take(u64::MAX, 5, 0, 1), None, "far in the future");
     }
 }
