@@ -55,6 +55,20 @@ impl Emitter<'_> {
         self.asm.bind(done);
     }
 
+    /// R1 times a constant to R1, at most the largest number; R2 is lost. What [`Emitter::multiply`] divides for is known
+    /// here.
+    pub(super) fn times(&mut self, factor: u64) {
+        let (fits, done) = (self.asm.label(), self.asm.label());
+        self.asm.constant(R2, u64::MAX.checked_div(factor).unwrap_or(u64::MAX));
+        self.asm.jump_if_reg(Cond::Le, R1, R2, fits);
+        self.asm.mov(R1, -1);
+        self.asm.jump(done);
+        self.asm.bind(fits);
+        self.asm.constant(R2, factor);
+        self.asm.alu_reg(Alu::Mul, R1, R2);
+        self.asm.bind(done);
+    }
+
     /// R1 times R2 to R1, but at most R3; R4 is lost.
     fn multiply(&mut self) {
         let (too_much, fits, done) = (self.asm.label(), self.asm.label(), self.asm.label());

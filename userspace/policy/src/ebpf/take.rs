@@ -80,8 +80,7 @@ impl Emitter<'_> {
             }
         } else {
             self.number(amount, absent)?;
-            self.asm.constant(R2, period_ns);
-            self.unsigned(Arithmetic::Multiply);
+            self.times(period_ns);
             self.asm.store(Size::Dw, R9, NUMBERS[0], R1);
             self.number(count, absent)?;
             self.asm.jump_if(Cond::Eq, R1, 0, none);
