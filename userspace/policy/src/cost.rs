@@ -30,7 +30,7 @@ const STATEMENT_NS: u32 = 1;
 /// Putting a line into the log's queue.
 const LOG_NS: u32 = 100;
 /// Encrypting or decrypting a field.
-const CRYPT_NS: u32 = 400;
+const CRYPT_NS: u32 = 100;
 
 /// Where an element runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::answer::AnswerBlock;
 use super::code::{List, Op, Probe, Share, Source, Step, Table, Terms};
-use super::crypt::{Cipher, Nonces};
+use super::crypt::{Cipher, Keyring};
 use super::log::Log;
 use super::outcome::{Eject, Outcome, Route, Verdict};
 use super::random::Random;
@@ -40,7 +40,7 @@ pub struct Memory {
     pub tables: Tables,
     pub key: Key,
     pub random: Random,
-    pub nonces: Nonces,
+    pub keyring: Keyring,
     pub log: Log,
     pub retries: Retries,
     pub answer: AnswerBlock,
@@ -359,14 +359,15 @@ impl Machine<'_, '_> {
 
     /// Whether it was possible; `None` where there is no such field.
     fn crypt(&mut self, field: FieldRef, key: u16, decrypt: bool) -> Option<bool> {
+        let now_ns = self.view.call.now_ns;
         let (place, bytes) = self.view.field(field)?;
         let Shape::Inline(_) = place.shape else { return None };
         let (length, room) = bytes.split_first_mut()?;
         let known = Some(usize::from(*length)).filter(|known| *known <= room.len())?;
         let Some(cipher) = self.keys.get(usize::from(key))? else { return Some(false) };
         let now = match decrypt {
-            true => cipher.decrypt(room, known, &mut [0; 255]),
-            false => cipher.encrypt(&mut self.memory.nonces, room, known),
+            true => self.memory.keyring.decrypt(cipher, room, known),
+            false => self.memory.keyring.encrypt(cipher, now_ns, room, known),
         };
         let Some(now) = now else { return Some(false) };
         room.get_mut(now..)?.fill(0);
