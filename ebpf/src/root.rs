@@ -18,7 +18,7 @@ pub fn root(ctx: &XdpContext) -> u32 {
         return passed(ctx, Reason::Passed);
     };
     let mut cursor = packet::cursor(ctx);
-    let frame = match Frame::decode(&mut cursor, config.port) {
+    let frame = match Frame::decode(&mut cursor, config.ports) {
         Ok(frame) => frame,
         Err(Refusal::Foreign) => return passed(ctx, Reason::Passed),
         Err(Refusal::Refused(reason)) => return refused(ctx, reason),

@@ -365,8 +365,10 @@ pub struct InterfaceView {
     pub interface: String,
     /// `native` or `generic`; `detached` where somebody has taken our program off.
     pub mode: String,
-    /// UDP port of Tollfree.
+    /// The first of Tollfree's UDP ports: the one that peers call.
     pub port: u16,
+    /// How many they are.
+    pub ports: u16,
     /// The policy in force, by its file.
     pub policy: Option<String>,
     /// Counts the policies that have been in force.
@@ -375,4 +377,14 @@ pub struct InterfaceView {
     pub instructions: usize,
     /// What became of packets, by reason; those above zero.
     pub reasons: BTreeMap<String, u64>,
+}
+
+impl InterfaceView {
+    /// Its UDP ports as ranges are written: `7400-7415`.
+    pub fn ports_text(&self) -> String {
+        match self.ports {
+            0 | 1 => self.port.to_string(),
+            several => format!("{}-{}", self.port, self.port + (several - 1)),
+        }
+    }
 }

@@ -5,6 +5,7 @@ use crate::exit;
 use crate::output::Output;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use tollfree_loader::DEFAULT_PORTS;
 
 /// The command line.
 #[derive(Parser, Debug)]
@@ -126,8 +127,11 @@ pub struct Attach {
     #[arg(long)]
     pub force: bool,
     /// UDP port of Tollfree on this host
-    #[arg(long, default_value_t = crate::daemon::config::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = DEFAULT_PORTS.first, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
+    /// How many ports in a row are Tollfree's, from that one on: what it calls from
+    #[arg(long, default_value_t = DEFAULT_PORTS.count, value_parser = clap::value_parser!(u16).range(1..))]
+    pub ports: u16,
     /// The compiled XDP programs; searched for when absent
     #[arg(long, env = "TOLLFREE_OBJECT", hide_env = true, value_name = "FILE")]
     pub object: Option<PathBuf>,

@@ -17,6 +17,7 @@ use tollfree_loader::{AttachOptions, Interface, Mode, NewPolicy, Prepared, Table
 use tollfree_policy::{Compiled, Place, TableError, TableSpec};
 use tollfree_schema::Manifest;
 use tollfree_wire::Reason;
+use tollfree_wire::frame::Ports;
 use tracing::info;
 
 /// Kept with a policy in force, so that its tables can be shown in users' words and a daemon can take it up.
@@ -46,8 +47,8 @@ pub struct How<'a> {
     pub mode: XdpMode,
     /// Whether a foreign program is replaced.
     pub force: bool,
-    /// UDP port of Tollfree.
-    pub port: u16,
+    /// UDP ports of Tollfree.
+    pub ports: Ports,
     /// The compiled programs; searched for when absent.
     pub object: Option<&'a Path>,
 }
@@ -90,13 +91,13 @@ impl Attached {
     pub fn attach(places: &Places, name: &str, how: &How<'_>) -> Result<Attached> {
         interfaces::require(name)?;
         privilege::require("attaching XDP", privilege::ATTACH)?;
-        let How { mode, force, port, object } = *how;
+        let How { mode, force, ports, object } = *how;
         let object = paths::object(object)?;
         let mode = match mode {
             XdpMode::Native => Mode::Native,
             XdpMode::Generic => Mode::Generic,
         };
-        let options = AttachOptions { mode, force, port, object: &object };
+        let options = AttachOptions { mode, force, ports, object: &object };
         let interface = Interface::attach(&places.loader(), name, options).map_err(loader_error)?;
         let mut attached = Attached { interface, name: name.to_owned() };
         attached.set_addresses(&crate::daemon::addresses(name))?;
@@ -111,7 +112,7 @@ impl Attached {
         let how = How {
             mode: config.mode,
             force: config.force,
-            port: config.port(),
+            ports: config.ports(),
             object: config.object.as_deref(),
         };
         let before = find(places, name)?;
@@ -336,6 +337,7 @@ impl Attached {
             interface: self.name.clone(),
             mode: status.mode.map_or_else(|| "detached".to_owned(), |mode| mode.to_string()),
             port: status.port,
+            ports: status.ports,
             instructions: record.as_ref().map_or(0, |record| record.instructions),
             policy: record.map(|record| record.name),
             generation: status.generation,

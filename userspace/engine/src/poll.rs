@@ -9,7 +9,7 @@ use crate::wait::{Next, TICK_NS, Waiter, Work};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::hash_map::Entry;
 use tollfree_nic::{Nic, TxError};
-use tollfree_transport::{Blocked, Transmit, Transport};
+use tollfree_transport::{Blocked, Route, Transmit, Transport};
 use tollfree_wire::Reason;
 use tracing::{info, warn};
 
@@ -65,8 +65,12 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             pair().map_err(|source| Error::System { what: "make an event descriptor", source })?;
         let waiter = Waiter::new(config.waiting, nic.fd(), &inbox)
             .map_err(|source| Error::System { what: "set up its waiting", source })?;
-        let transport =
-            tollfree_transport::Config { verified: N::VERIFIED, max_payload: nic.max_payload(), ..transport };
+        let transport = tollfree_transport::Config {
+            verified: N::VERIFIED,
+            max_payload: nic.max_payload(),
+            ports: nic.ports(),
+            ..transport
+        };
         let engine = Engine {
             nic,
             transport: Transport::new(transport),
@@ -198,11 +202,11 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         let Engine { nic, transport, core, transmitted, .. } = self;
         let before = *transmitted;
         transport.transmit(now, &mut |packet: Transmit<'_>| {
-            let to = &packet.to;
+            let Route { from, to } = packet.route;
             let fill = &mut |frame: &mut [u8]| {
                 packet.write(frame, |token, at, out| core.copy_body(token, at, out));
             };
-            match nic.transmit(to, packet.payload_len(), fill) {
+            match nic.transmit(from, &to, packet.payload_len(), fill) {
                 // A peer whose MAC address is being looked up is a peer whose packet got lost: it will be sent again.
                 Ok(()) | Err(TxError::Unreachable) => {
                     *transmitted += 1;

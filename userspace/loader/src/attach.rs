@@ -11,10 +11,11 @@ use aya::{Ebpf, EbpfLoader};
 use libbpf_rs::ObjectBuilder;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use tollfree_wire::frame::Ports;
 use tollfree_wire::maps::{self, Config, Stage};
 
-/// Tollfree's UDP port unless configured otherwise.
-pub const DEFAULT_PORT: u16 = 7400;
+/// Tollfree's UDP ports unless configured otherwise: enough for a hash of them to spread sessions over receive queues.
+pub const DEFAULT_PORTS: Ports = Ports { first: 7400, count: 16 };
 
 /// The program that the link holds.
 pub(crate) const ROOT: &str = "tf_root";
@@ -33,8 +34,8 @@ pub struct AttachOptions<'a> {
     pub mode: Mode,
     /// Detach another's XDP program instead of refusing.
     pub force: bool,
-    /// Tollfree's UDP port on this host, usually [`DEFAULT_PORT`].
-    pub port: u16,
+    /// Tollfree's UDP ports on this host, usually [`DEFAULT_PORTS`].
+    pub ports: Ports,
     /// The object with the programs: `tollfree.bpf.o`.
     pub object: &'a Path,
 }
@@ -47,7 +48,7 @@ impl Interface {
     /// One sentence each for: no such interface, missing capabilities, a foreign program, no native XDP. On failure
     /// the interface is as before, but for a foreign program that a link held and `force` detached.
     pub fn attach(paths: &Paths, interface: &str, options: AttachOptions<'_>) -> Result<Interface, Error> {
-        let AttachOptions { mode, force, port, object } = options;
+        let AttachOptions { mode, force, ports, object } = options;
         let index = device::index(interface)?;
         let capabilities = capability::missing_capabilities();
         if !capabilities.is_empty() {
@@ -58,7 +59,8 @@ impl Interface {
         let _lock = bpffs::lock(&paths.bpffs)?;
 
         let pins = paths.pins(interface);
-        let attachment = Attachment { paths, interface, pins: &pins, index, mode, port, object, code: &code };
+        let attachment =
+            Attachment { paths, interface, pins: &pins, index, mode, ports, object, code: &code };
         let linked = linked_program(&pins)?.filter(|linked| linked.index != 0);
         let running = device::attached(interface)?;
         match (linked, running) {
@@ -97,7 +99,7 @@ struct Attachment<'a> {
     pins: &'a Pins,
     index: u32,
     mode: Mode,
-    port: u16,
+    ports: Ports,
     object: &'a Path,
     code: &'a [u8],
 }
@@ -146,12 +148,19 @@ impl Attachment<'_> {
         let root = loaded(&mut ebpf, ROOT)?;
         root.attach_to_link(link).map_err(|cause| self.failed(&cause))?;
         self.pin(&mut ebpf)?;
-        let State { mode, port, object, .. } = self.state();
-        State { mode, port, object, ..before.unwrap_or_default() }.write(self.paths, self.interface)
+        let State { mode, port, ports, object, .. } = self.state();
+        State { mode, port, ports, object, ..before.unwrap_or_default() }.write(self.paths, self.interface)
     }
 
     fn state(&self) -> State {
-        State { mode: self.mode, port: self.port, object: self.object.to_owned(), ..State::default() }
+        let Ports { first, count } = self.ports;
+        State {
+            mode: self.mode,
+            port: first,
+            ports: count,
+            object: self.object.to_owned(),
+            ..State::default()
+        }
     }
 
     fn load(&self) -> Result<Ebpf, Error> {
@@ -168,7 +177,7 @@ impl Attachment<'_> {
     /// Fills the maps, loads the programs and fills the slots.
     fn fill(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
         check_pins(self.pins)?;
-        let config = Config { port: self.port, reserved: [0; 3] };
+        let config = Config { ports: self.ports, reserved: [0; 2] };
         let map = |name| SharedMap::open(self.pins, self.interface, name);
         map(maps::CONFIG)?.set(&0u32.to_ne_bytes(), bytemuck::bytes_of(&config))?;
         program(ebpf, ROOT)?;

@@ -43,8 +43,10 @@ pub struct Status {
     pub mode: Option<Mode>,
     /// The id of the root program attached, if it is ours.
     pub program_id: Option<u32>,
-    /// Tollfree's UDP port.
+    /// The first of Tollfree's UDP ports: the one that peers call.
     pub port: u16,
+    /// How many they are.
+    pub ports: u16,
     /// The object the programs came from.
     pub object: std::path::PathBuf,
     /// Counts the changes of policy; 0: never any.
@@ -119,8 +121,17 @@ impl Interface {
     /// # Errors
     /// The state file or the kernel cannot be asked.
     pub fn status(&self) -> Result<Status, Error> {
-        let State { mode: _, port, object, generation, tables: _, policy, tables_before: _, policy_before } =
-            State::read(&self.paths, &self.name)?.unwrap_or_default();
+        let State {
+            mode: _,
+            port,
+            ports,
+            object,
+            generation,
+            tables: _,
+            policy,
+            tables_before: _,
+            policy_before,
+        } = State::read(&self.paths, &self.name)?.unwrap_or_default();
         let ours = linked_program(&self.pins)?.map(|link| link.program);
         let running = match device::attached(&self.name) {
             Ok(running) => running.filter(|running| Some(running.id) == ours),
@@ -137,6 +148,7 @@ impl Interface {
             mode: running.as_ref().map(|running| running.mode),
             program_id: running.map(|running| running.id),
             port,
+            ports,
             object,
             generation,
             policy,

@@ -24,7 +24,7 @@ mod sys;
 mod tables;
 mod verify;
 
-pub use attach::{AttachOptions, DEFAULT_PORT};
+pub use attach::{AttachOptions, DEFAULT_PORTS};
 pub use bench::{Bench, Ran};
 pub use capability::missing_capabilities;
 pub use device::{Attached, Mode, attached};

@@ -12,8 +12,10 @@ use std::path::Path;
 pub struct State {
     /// The mode that was asked for.
     pub mode: Mode,
-    /// Tollfree's UDP port.
+    /// The first of Tollfree's UDP ports.
     pub port: u16,
+    /// How many they are.
+    pub ports: u16,
     /// The object that the programs come from.
     pub object: std::path::PathBuf,
     /// Counts the changes of policy; 0: never any.

@@ -234,7 +234,7 @@ fn child_that_attaches_and_dies() {
     let (bpffs, state) = arguments.split_once(' ').unwrap();
     let paths = tollfree_loader::Paths { bpffs: bpffs.into(), state: state.into() };
     let object = common::built("tollfree.bpf.o");
-    let options = AttachOptions { mode: Mode::Native, force: false, port: common::PORT, object: &object };
+    let options = AttachOptions { mode: Mode::Native, force: false, ports: common::PORTS, object: &object };
     let mut interface = Interface::attach(&paths, IFACE, options).unwrap();
     interface.session_insert(&sessions()[0]).unwrap();
     let (object, tables) = test_policy();

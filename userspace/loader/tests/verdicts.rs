@@ -5,7 +5,7 @@ mod common;
 use common::packet::{
     CLIENT, KEY, OUR_MAC, PEER_INDEX, PEER_MAC, PEER_PORT, Packet, SERVER, STACKS, Stack, sequence, sessions,
 };
-use common::{Action, PORT, Program, Sandbox, sandbox, test_policy, xdp_socket};
+use common::{Action, PORT, PORTS, Program, Sandbox, sandbox, test_policy, xdp_socket};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use tollfree_loader::Interface;
@@ -71,7 +71,7 @@ impl Bench {
             return expected;
         }
         let Frame { header, kind, header_offset, .. } =
-            Frame::decode(&mut Cursor::new(frame), PORT).expect("it was delivered");
+            Frame::decode(&mut Cursor::new(frame), PORTS).expect("it was delivered");
         let judged = kind == Kind::Request
             && header.fragment == 0
             && header.flags & FLAG_CANCEL == 0
@@ -230,6 +230,9 @@ const ROWS: &[Row] = &[
         Reason::Passed,
     ),
     row("another port", |s| request(s, |p| p.port = 53), Action::Pass, Reason::Passed),
+    row("the last of our ports", |s| request(s, |p| p.port = PORT + 15), Action::Redirect, Reason::Delivered),
+    row("the port behind our last", |s| request(s, |p| p.port = PORT + 16), Action::Pass, Reason::Passed),
+    row("the port before our first", |s| request(s, |p| p.port = PORT - 1), Action::Pass, Reason::Passed),
     row(
         "UDP of others on our port",
         |s| request(s, |p| p.lie = |h| h.magic = 0),
@@ -478,7 +481,7 @@ fn check_answer(name: &str, request: &Packet, answer: &[u8], reason: Reason) {
     assert_eq!(answer.len(), stack.header() + 56 + span, "{name}: length");
     assert_eq!((&answer[..6], &answer[6..12]), (&PEER_MAC[..], &OUR_MAC[..]), "{name}: MAC addresses");
     assert_eq!(answer[12..stack.ip()], request.frame()[12..stack.ip()], "{name}: VLAN and EtherType");
-    let frame = Frame::decode(&mut Cursor::new(answer), PEER_PORT).expect(name);
+    let frame = Frame::decode(&mut Cursor::new(answer), PEER_PORT.into()).expect(name);
     assert_eq!(frame.source, stack.ours().into(), "{name}: source");
     assert_eq!(frame.destination, stack.peer().into(), "{name}: destination");
     assert_eq!(frame.source_port, PORT, "{name}: source port");
@@ -500,7 +503,7 @@ fn check_answer(name: &str, request: &Packet, answer: &[u8], reason: Reason) {
 
     let Header { call, sequence, .. } = request.header;
     if reason == Reason::UnknownSession {
-        let asked = Frame::decode(&mut Cursor::new(&request.frame()), PORT).expect(name).header;
+        let asked = Frame::decode(&mut Cursor::new(&request.frame()), PORT.into()).expect(name).header;
         let expected = Header {
             flags: FLAG_RESET,
             method: asked.session,

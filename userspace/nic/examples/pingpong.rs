@@ -154,7 +154,7 @@ fn reflect(nic: &mut impl Nic, stop: &AtomicBool) -> Result<(), Failure> {
             count += 1;
         })?;
         for (to, payload) in &packets[..count] {
-            match nic.transmit(to, payload.len(), &mut |bytes| bytes.copy_from_slice(payload)) {
+            match nic.transmit(0, to, payload.len(), &mut |bytes| bytes.copy_from_slice(payload)) {
                 Ok(()) | Err(TxError::Full | TxError::Unreachable) => {}
                 Err(TxError::Failed(error)) => return Err(error.into()),
             }
@@ -189,7 +189,7 @@ fn ask(nic: &mut impl Nic, to: &Peer, options: &Options, stop: &AtomicBool) -> R
         let mut sent = false;
         while under_way < options.outstanding {
             let now = epoch.elapsed().as_nanos() as u64;
-            let result = nic.transmit(to, options.bytes, &mut |bytes| {
+            let result = nic.transmit(0, to, options.bytes, &mut |bytes| {
                 bytes.fill(0);
                 bytes[..8].copy_from_slice(&now.to_ne_bytes());
             });

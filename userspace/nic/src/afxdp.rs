@@ -20,7 +20,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
-use tollfree_wire::frame::Peer;
+use tollfree_wire::frame::{Peer, Ports};
 
 /// Bytes of IPv6 and UDP headers: what an interface's MTU must carry besides the payload.
 const IP_HEADERS: usize = 48;
@@ -32,8 +32,8 @@ const PAYLOAD_MIN: usize = tollfree_wire::header::HEADER_LEN + tollfree_wire::he
 pub struct Config {
     /// The interface's name.
     pub interface: String,
-    /// Our UDP port: 7400 by default.
-    pub port: u16,
+    /// Our UDP ports: 7400 and the 15 after it by default.
+    pub ports: Ports,
     /// Frames of 4 KiB per queue, half of them for receiving: 4096 by default, 64 to 65536.
     pub frames: u32,
     /// How many queues to serve, from queue 0 on: all of the interface's by default. Packets that arrive on a queue
@@ -50,7 +50,7 @@ impl Config {
     pub fn new(interface: &str) -> Config {
         Config {
             interface: interface.to_owned(),
-            port: 7400,
+            ports: Ports { first: 7400, count: 16 },
             frames: 4096,
             queues: None,
             max_payload: None,
@@ -83,6 +83,7 @@ pub enum Mode {
 /// The AF_XDP sockets of one interface.
 pub struct AfXdp {
     queues: Vec<Queue>,
+    ports: Ports,
     paths: Paths,
     /// Readable when one of several queues is.
     epoll: Option<OwnedFd>,
@@ -101,7 +102,7 @@ impl AfXdp {
         config: Config,
         register: &mut dyn FnMut(u32, BorrowedFd<'_>) -> Result<(), String>,
     ) -> Result<AfXdp, Error> {
-        let Config { interface, port, frames, queues, max_payload, binding } = config;
+        let Config { interface, ports, frames, queues, max_payload, binding } = config;
         let unusable = |problem: String| Error::Interface { interface: interface.clone(), problem };
         let link = Link::by_name(&interface).map_err(|error| unusable(error.to_string()))?;
         let max_payload = payload_limit(&interface, link.mtu, max_payload)?;
@@ -116,7 +117,7 @@ impl AfXdp {
             let problem = format!("is {wanted}, but the interface has {there}");
             return Err(Error::Setting { interface, setting: "queues", problem });
         }
-        let paths = Paths::new(&interface, link.index, port)?;
+        let paths = Paths::new(&interface, link.index)?;
         let mut opened = Vec::with_capacity(wanted as usize);
         for number in 0..wanted {
             let queue = Queue::open(&interface, link.index, number, frames, binding)?;
@@ -134,6 +135,7 @@ impl AfXdp {
         };
         Ok(AfXdp {
             queues: opened,
+            ports,
             paths,
             epoll,
             next: 0,
@@ -187,6 +189,10 @@ impl Nic for AfXdp {
         self.max_payload
     }
 
+    fn ports(&self) -> u16 {
+        self.ports.count
+    }
+
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(Received<'_>)) -> Result<usize, Error> {
         let AfXdp { queues, paths, next, max_payload, counters, .. } = self;
         let (mut taken, count) = (0, queues.len());
@@ -210,10 +216,17 @@ impl Nic for AfXdp {
         Ok(taken)
     }
 
-    fn transmit(&mut self, to: &Peer, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError> {
+    fn transmit(
+        &mut self,
+        from: u16,
+        to: &Peer,
+        len: usize,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), TxError> {
         if len > self.max_payload {
             return Err(Error::Oversize { len, limit: self.max_payload }.into());
         }
+        let source = self.ports.first + from;
         let template = if self.down.is_some() { None } else { self.paths.lookup(to) };
         let Some(template) = template else {
             self.counters.tx_unreachable += 1;
@@ -224,7 +237,7 @@ impl Nic for AfXdp {
             1 => 0,
             count => BuildHasherDefault::<DefaultHasher>::default().hash_one(to) as usize % count,
         };
-        if !self.queues[queue].transmit(template, len, fill)? {
+        if !self.queues[queue].transmit(template, source, len, fill)? {
             self.counters.tx_full += 1;
             return Err(TxError::Full);
         }

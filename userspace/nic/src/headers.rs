@@ -33,13 +33,13 @@ pub struct Path {
     pub source: Address,
 }
 
-/// The finished headers of all packets to one peer, except for lengths and checksums.
+/// The finished headers of all packets to one peer, except for the port they come from, lengths and checksums.
 #[derive(Clone, Copy, Debug)]
 pub struct Template {
     bytes: [u8; HEADERS_MAX],
     len: usize,
     family: Family,
-    /// Sum over what does not change: the IPv4 header, or the IPv6 pseudo header of addresses, protocol and ports.
+    /// Sum over what does not change: the IPv4 header, or the IPv6 pseudo header of addresses, protocol and the peer's port.
     sum: Checksum,
 }
 
@@ -50,8 +50,8 @@ enum Family {
 }
 
 impl Template {
-    /// The headers of packets from UDP port `source_port` along `path` to `peer`.
-    pub fn new(path: &Path, source_port: u16, peer: &Peer) -> Template {
+    /// The headers of packets along `path` to `peer`.
+    pub fn new(path: &Path, peer: &Peer) -> Template {
         let Path { source_mac, next_mac, vlan, source } = *path;
         let family = if is_v4(peer.address) { Family::V4 } else { Family::V6 };
         let ip_type = match family {
@@ -64,7 +64,7 @@ impl Template {
         if let Some(id) = vlan {
             headers.put(&Vlan { control: (id & VLAN_ID).to_be(), ethertype: ip_type });
         }
-        let udp = Udp { source: source_port.to_be(), destination: peer.port.to_be(), length: 0, checksum: 0 };
+        let udp = Udp { source: 0, destination: peer.port.to_be(), length: 0, checksum: 0 };
         let sum = match family {
             Family::V4 => {
                 let ip = Ipv4 {
@@ -108,12 +108,13 @@ impl Template {
         self.len
     }
 
-    /// Writes the headers into a frame whose payload stands behind them already.
-    pub fn write(&self, frame: &mut [u8]) {
+    /// Writes the headers into a frame from a UDP port of this host, whose payload stands behind them already.
+    pub fn write(&self, source_port: u16, frame: &mut [u8]) {
         let (headers, payload) = frame.split_at_mut(self.len);
         headers.copy_from_slice(&self.bytes[..self.len]);
         let udp_len = (UDP_LEN + payload.len()) as u16;
         let (rest, udp) = headers.split_at_mut(self.len - UDP_LEN);
+        udp[..2].copy_from_slice(&source_port.to_be_bytes());
         udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
         match self.family {
             Family::V4 => {
@@ -129,7 +130,9 @@ impl Template {
                 let at = rest.len() - size_of::<Ipv6>();
                 rest[at + 4..at + 6].copy_from_slice(&udp_len.to_be_bytes());
                 // The length counts twice: in the pseudo header and in UDP's.
-                let sum = self.sum.pair(udp_len.to_be(), udp_len.to_be()).bytes(payload).finish_udp();
+                let sum =
+                    self.sum.pair(udp_len.to_be(), udp_len.to_be()).word(u32::from(source_port.to_be()));
+                let sum = sum.bytes(payload).finish_udp();
                 udp[6..8].copy_from_slice(&sum.to_ne_bytes());
             }
         }
@@ -231,10 +234,10 @@ mod tests {
         [header.as_bytes(), body].concat()
     }
 
-    fn build(template: &Template, payload: &[u8]) -> Vec<u8> {
+    fn build(template: &Template, source_port: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![0xee; template.len()];
         frame.extend(payload);
-        template.write(&mut frame);
+        template.write(source_port, &mut frame);
         frame
     }
 
@@ -261,11 +264,11 @@ mod tests {
             let (source, destination) = addresses(ipv6, from, to);
             let path = Path { source_mac: macs[0], next_mac: macs[1], vlan, source };
             let peer = Peer { address: destination, port: PORT };
-            let template = Template::new(&path, source_port, &peer);
+            let template = Template::new(&path, &peer);
             let payload = payload(&body);
-            let mut frame = build(&template, &payload);
+            let mut frame = build(&template, source_port, &payload);
 
-            let decoded = Frame::decode(&mut Cursor::new(&frame), PORT).unwrap();
+            let decoded = Frame::decode(&mut Cursor::new(&frame), PORT.into()).unwrap();
             prop_assert_eq!(decoded.header_offset, template.len());
             prop_assert_eq!((decoded.ipv6, decoded.source, decoded.destination), (ipv6, source, destination));
             prop_assert_eq!(decoded.source_port, source_port);
@@ -304,7 +307,7 @@ mod tests {
         fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..120), at in 0..70usize, to: u8) {
             let _ = parse(&bytes);
             let path = Path { source_mac: [2; 6], next_mac: [4; 6], vlan: None, source: Address::v4(1) };
-            let mut near = build(&Template::new(&path, 1, &Peer { address: Address::v4(2), port: PORT }), &payload(b""));
+            let mut near = build(&Template::new(&path, &Peer { address: Address::v4(2), port: PORT }), 1, &payload(b""));
             near[at] = to;
             let _ = parse(&near);
         }

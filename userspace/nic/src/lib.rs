@@ -38,12 +38,22 @@ pub trait Nic {
     /// The longest payload of one packet in bytes: base header, flat block and body together.
     fn max_payload(&self) -> usize;
 
+    /// The UDP ports in a row that packets can leave from and arrive at; the first is the one that peers call.
+    fn ports(&self) -> u16;
+
     /// Hands up to `budget` waiting packets to `sink` and says how many they were.
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(Received<'_>)) -> Result<usize, Error>;
 
-    /// Queues one packet of `len` payload bytes. `fill` is called at most once, with exactly `len` bytes whose
+    /// Queues one packet of `len` payload bytes from the port that is `from` after the first, below [`Nic::ports`]. `fill`
+    /// is called at most once, with exactly `len` bytes whose
     /// content is unspecified, and must write them all. The packet leaves at the next [`Nic::flush`].
-    fn transmit(&mut self, to: &Peer, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError>;
+    fn transmit(
+        &mut self,
+        from: u16,
+        to: &Peer,
+        len: usize,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), TxError>;
 
     /// Sends everything queued since the last flush, with one system call where possible. What the kernel has no
     /// room for stays queued and goes with a later flush: it is never sent twice.

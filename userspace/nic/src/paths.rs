@@ -42,7 +42,6 @@ struct Entry {
 
 /// The cache.
 pub struct Paths {
-    port: u16,
     entries: HashMap<Peer, Entry>,
     /// The peer of the last transmission: most often also of the next.
     memo: Option<(Peer, Template)>,
@@ -53,11 +52,9 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// A cache for packets from UDP port `port` through one interface. Its thread lives in the network namespace of
-    /// the calling thread.
-    pub fn new(interface: &str, index: u32, port: u16) -> Result<Paths, Error> {
+    /// A cache for packets through one interface. Its thread lives in the network namespace of the calling thread.
+    pub fn new(interface: &str, index: u32) -> Result<Paths, Error> {
         Ok(Paths {
-            port,
             entries: HashMap::new(),
             memo: None,
             recent: [None; RECENT],
@@ -96,7 +93,7 @@ impl Paths {
         let guess = self.recent.iter().flatten().find(|(seen, _)| seen == peer).map(|(_, path)| path);
         let entry = self.entries.get_mut(peer)?;
         if entry.template.is_none() {
-            entry.template = guess.map(|path| Template::new(path, self.port, peer));
+            entry.template = guess.map(|path| Template::new(path, peer));
         }
         if !entry.resolving && entry.due <= now {
             entry.resolving = self.resolver.request(*peer);
@@ -130,7 +127,7 @@ impl Paths {
             entry.resolving = false;
             match outcome {
                 Ok(path) => {
-                    entry.template = Some(Template::new(&path, self.port, &peer));
+                    entry.template = Some(Template::new(&path, &peer));
                     entry.problem = None;
                     entry.due = now + REFRESH;
                 }

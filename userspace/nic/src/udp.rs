@@ -114,6 +114,11 @@ impl Nic for Udp {
         self.max_payload
     }
 
+    /// One socket has one port. The kernel spreads packets over cores as it likes.
+    fn ports(&self) -> u16 {
+        1
+    }
+
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(Received<'_>)) -> Result<usize, Error> {
         let mut taken = 0;
         while taken < budget {
@@ -143,7 +148,13 @@ impl Nic for Udp {
         Ok(taken)
     }
 
-    fn transmit(&mut self, to: &Peer, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError> {
+    fn transmit(
+        &mut self,
+        _from: u16,
+        to: &Peer,
+        len: usize,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), TxError> {
         if len > self.max_payload {
             return Err(Error::Oversize { len, limit: self.max_payload }.into());
         }

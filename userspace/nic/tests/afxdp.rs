@@ -50,7 +50,7 @@ fn peer(address: &str) -> Peer {
 }
 
 fn send(nic: &mut AfXdp, to: &Peer, payload: &[u8]) -> Result<(), TxError> {
-    nic.transmit(to, payload.len(), &mut |bytes| bytes.copy_from_slice(payload))
+    nic.transmit(0, to, payload.len(), &mut |bytes| bytes.copy_from_slice(payload))
 }
 
 /// Sends, waiting for the way to be resolved and for room.
@@ -234,7 +234,8 @@ fn a_panic_in_a_closure_loses_no_frame() {
         let Some((mut right, _right_program)) = open(&b, config(&b), Attach::Native) else { return };
         let to = peer(b.v4);
         send_patiently(&mut left, &to, b"one");
-        let filled = std::panic::AssertUnwindSafe(|| left.transmit(&to, 10, &mut |_| panic!("on purpose")));
+        let filled =
+            std::panic::AssertUnwindSafe(|| left.transmit(0, &to, 10, &mut |_| panic!("on purpose")));
         assert!(std::panic::catch_unwind(filled).is_err());
         assert_eq!(left.counters().frames.missing(), 0);
         send_patiently(&mut left, &to, b"two");

@@ -18,7 +18,7 @@ fn peer(of: &Udp) -> Peer {
 }
 
 fn send(nic: &mut Udp, to: &Peer, payload: &[u8]) -> Result<(), TxError> {
-    nic.transmit(to, payload.len(), &mut |bytes| bytes.copy_from_slice(payload))
+    nic.transmit(0, to, payload.len(), &mut |bytes| bytes.copy_from_slice(payload))
 }
 
 /// Receives until `count` packets are there.

@@ -8,6 +8,9 @@ pub struct Config {
     /// Bytes of a packet, from the base header on, that any path carries. Longer ones, up to `max_payload`, are used where
     /// probes of that length arrive. Default 1472: what Ethernet carries behind IPv4.
     pub sure_payload: usize,
+    /// UDP ports in a row that calls can leave from, at least 1. Which one follows from the peer, so that sessions are spread
+    /// over the receive queues of both ends. Default 1.
+    pub ports: u16,
     /// The secret both ends share; empty: sessions only prove that the peer receives what is sent to its address.
     pub psk: Vec<u8>,
     /// What cookies, nonces and session generations are made from. Random for every start of the process.
@@ -47,6 +50,7 @@ impl Default for Config {
         Config {
             max_payload: 1472,
             sure_payload: 1472,
+            ports: 1,
             psk: Vec::new(),
             secret: [0; 32],
             epoch: 0,

@@ -58,11 +58,27 @@ pub struct Reply<'a> {
     pub copy_body: &'a mut dyn FnMut(&mut [u8]),
 }
 
+/// Between which ends a packet travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The UDP port that it leaves from, counted from this host's first.
+    pub from: u16,
+    /// Where to.
+    pub to: Peer,
+}
+
+impl From<Peer> for Route {
+    /// From the port that peers call, as a server answers.
+    fn from(to: Peer) -> Route {
+        Route { from: 0, to }
+    }
+}
+
 /// A packet to send.
 #[derive(Debug)]
 pub struct Transmit<'a> {
-    /// Where to.
-    pub to: Peer,
+    /// From where to where.
+    pub route: Route,
     /// The base header, tag included.
     pub header: &'a Header,
     /// The flat block, padded.
@@ -77,8 +93,8 @@ pub struct Transmit<'a> {
 
 impl<'a> Transmit<'a> {
     /// A packet that is a header and no more.
-    pub(crate) fn bare(to: Peer, header: &'a Header) -> Transmit<'a> {
-        Transmit { to, header, flat: &[], extension: &[], body: Body::Empty, checksum: false }
+    pub(crate) fn bare(route: Route, header: &'a Header) -> Transmit<'a> {
+        Transmit { route, header, flat: &[], extension: &[], body: Body::Empty, checksum: false }
     }
 
     /// Bytes of the packet, from the base header on.
@@ -96,7 +112,7 @@ impl<'a> Transmit<'a> {
     /// message with a token, from an offset on.
     #[inline]
     pub fn write(&self, frame: &mut [u8], source: impl FnOnce(u64, u32, &mut [u8])) {
-        let Transmit { to: _, header, flat, extension, body, checksum } = self;
+        let Transmit { route: _, header, flat, extension, body, checksum } = self;
         let (head, rest) = frame.split_at_mut(HEADER_LEN);
         head.copy_from_slice(header.as_bytes());
         let (block, rest) = rest.split_at_mut(flat.len());

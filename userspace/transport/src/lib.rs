@@ -53,7 +53,7 @@ mod window;
 
 pub use config::Config;
 pub use event::{
-    Blocked, Body, CallHandle, Counters, Event, Held, IncomingCall, IncomingRequest, NewCall, Reply,
+    Blocked, Body, CallHandle, Counters, Event, Held, IncomingCall, IncomingRequest, NewCall, Reply, Route,
     SessionChange, SessionInfo, Transmit, Verdict,
 };
 pub use transport::Transport;

@@ -1,6 +1,7 @@
 //! What is waiting to be sent, in order. Entries name state rather than hold packets: what is sent is what is true when
 //! it is sent, and an entry whose state is gone is skipped.
 
+use crate::event::Route;
 use crate::sack::AckHead;
 use std::collections::VecDeque;
 use tollfree_wire::frame::Peer;
@@ -30,7 +31,7 @@ pub(crate) enum Ready {
     /// The wish for another session instead of this one.
     Renew(u32),
     /// A header-only packet, sealed.
-    Packet(Peer, Header),
+    Packet(Route, Header),
     /// A probe of how long packets may be, or the answer to one.
     Path { session: u32, size: u32, answer: bool },
     /// Like [`Ready::Packet`], answering a packet of no session.

@@ -156,7 +156,7 @@ impl Transport {
         };
         let from_client = session.guard.role == Role::Client as u8;
         let flags = if from_client { FLAG_OF_RESPONSE } else { 0 };
-        session.signer.send_ack(session.peer, 0, flags, &body[..length], out)?;
+        session.signer.send_ack(session.route(), 0, flags, &body[..length], out)?;
         self.counters.packets_sent += 1;
         Ok(())
     }

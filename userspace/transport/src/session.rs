@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::config::Config;
-use crate::event::{Blocked, Body, Transmit};
+use crate::event::{Blocked, Body, Route, Transmit};
 use crate::flow::Flow;
 use crate::path::Path;
 use crate::rtt::RoundTrip;
@@ -23,6 +23,8 @@ pub(crate) struct Session {
     pub index: u32,
     /// The other end.
     pub peer: Peer,
+    /// The UDP port that this end sends from, counted from this host's first.
+    pub port: u16,
     /// What its packets are checked against; all zero until it is agreed on.
     pub guard: Guard,
     /// How long its packets may be.
@@ -55,6 +57,7 @@ impl Session {
         Session {
             index,
             peer,
+            port: 0,
             guard: no_guard(),
             path: Path::new(config.sure_payload, config.max_payload),
             signer: Signer::default(),
@@ -66,6 +69,12 @@ impl Session {
             specs: Arc::default(),
             end,
         }
+    }
+
+    /// What its packets travel by.
+    #[inline]
+    pub fn route(&self) -> Route {
+        Route { from: self.port, to: self.peer }
     }
 
     /// How a method is carried; reliably where that could not be agreed on and no call comes of it.
@@ -175,7 +184,7 @@ impl Signer {
     /// Sends an ack packet of a call.
     pub fn send_ack(
         &mut self,
-        to: Peer,
+        route: Route,
         call: u64,
         flags: u8,
         body: &[u8],
@@ -184,7 +193,7 @@ impl Signer {
         let message_len = body.len() as u32;
         let mut header = Header { flags, call, message_len, ..Header::new(Kind::Ack) };
         self.sign(&mut header, &[]);
-        out(Transmit { body: Body::Inline(body), ..Transmit::bare(to, &header) })?;
+        out(Transmit { body: Body::Inline(body), ..Transmit::bare(route, &header) })?;
         self.sent();
         Ok(())
     }

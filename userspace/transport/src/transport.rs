@@ -240,7 +240,8 @@ impl Transport {
                 }
                 Ready::Incompatible { to, session, nonce } => self.send_incompatible(to, session, nonce, out),
                 Ready::Renew(session) => self.send_renew(session, out),
-                Ready::Packet(to, header) | Ready::Reset(to, header) => count(Transmit::bare(to, &header)),
+                Ready::Packet(route, header) => count(Transmit::bare(route, &header)),
+                Ready::Reset(to, header) => count(Transmit::bare(to.into(), &header)),
             };
             if sent == Err(Blocked) {
                 return;
@@ -345,7 +346,7 @@ impl Transport {
     pub(crate) fn say_goodbye(&mut self, index: u32) {
         if let Some(session) = self.table.get_mut(index).filter(|session| session.is_open()) {
             let header = session.packet(Kind::Close, |_| {});
-            self.outbox.push(Ready::Packet(session.peer, header));
+            self.outbox.push(Ready::Packet(session.route(), header));
         }
     }
 

@@ -200,7 +200,7 @@ impl World {
                 marked: false,
             };
             if number == server {
-                arrival.to = (0..server).find(|sender| peer(*sender) == packet.to).expect("a sender");
+                arrival.to = (0..server).find(|sender| peer(*sender) == packet.route.to).expect("a sender");
             } else {
                 let wait = free_at.saturating_sub(*now);
                 let waiting = wait * link.bits_per_second / 8_000_000_000;

@@ -1,6 +1,7 @@
 //! One test per rule of the transport, each in a small world of its own.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use tollfree_simulator::{MS, Network, World, pattern};
 use tollfree_transport::{Config, Event, SessionChange, Verdict};
@@ -51,6 +52,34 @@ fn a_small_call_is_two_packets() {
     world.run_for(5_000 * MS);
     assert_eq!(world.status(uid), Some(Code::Ok));
     assert_eq!(world.sent.values().sum::<u64>(), 2, "{:?}", world.sent);
+}
+
+#[test]
+fn calls_to_several_servers_leave_from_several_ports_and_to_one_server_from_one() {
+    let mut world = World::new(1, 9, Network::default(), Config { ports: 16, ..config() });
+    let ports = |world: &World| -> Vec<u16> {
+        let guards = |server: usize| world.hosts[server].guards.values();
+        (1..9)
+            .map(|server| guards(server).next().expect("a session").peer_port - world.hosts[0].peer.port)
+            .collect()
+    };
+    let calls = |world: &mut World| {
+        let calls: Vec<u64> = (1..9).map(|server| world.call(0, server, 10, 5_000, FOREVER)).collect();
+        world.run_for(10 * MS);
+        assert!(calls.iter().all(|uid| world.status(*uid) == Some(Code::Ok)));
+    };
+    calls(&mut world);
+    let first = ports(&world);
+    assert!(first.iter().all(|port| *port < 16));
+    assert!(first.iter().collect::<HashSet<_>>().len() > 4, "{first:?}");
+
+    // The servers know who it is by address and port: a new session is to be the same host's.
+    for server in 1..9 {
+        world.crash(server);
+        world.start(server);
+    }
+    calls(&mut world);
+    assert_eq!(ports(&world), first);
 }
 
 #[test]

@@ -113,6 +113,31 @@ pub struct Peer {
     pub port: u16,
 }
 
+/// The UDP ports of one host's engine, in a row: it is called at the first, and calls from any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ports {
+    /// The first.
+    pub first: u16,
+    /// How many, at least 1.
+    pub count: u16,
+}
+
+impl Ports {
+    /// Whether a port is one of them.
+    #[inline(always)]
+    pub const fn contain(self, port: u16) -> bool {
+        port.wrapping_sub(self.first) < self.count
+    }
+}
+
+impl From<u16> for Ports {
+    /// The one port of a host that has no more.
+    fn from(port: u16) -> Ports {
+        Ports { first: port, count: 1 }
+    }
+}
+
 impl From<SocketAddr> for Peer {
     fn from(address: SocketAddr) -> Peer {
         Peer { address: address.ip().into(), port: address.port() }
@@ -136,7 +161,7 @@ impl core::fmt::Display for Peer {
 pub enum Refusal {
     /// Not Tollfree's at all: leave it to the kernel.
     Foreign,
-    /// To our port, but not acceptable. [`Reason::outcome`] says what to do with it.
+    /// To one of our ports, but not acceptable. [`Reason::outcome`] says what to do with it.
     Refused(Reason),
 }
 
@@ -160,10 +185,10 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Decodes a frame up to and including the base header, for a host whose Tollfree port is `port`. On success
-    /// `cursor` stands at the flat block.
+    /// Decodes a frame up to and including the base header, for a host with these Tollfree ports. On success `cursor`
+    /// stands at the flat block.
     #[inline(always)]
-    pub fn decode(cursor: &mut Cursor<'_>, port: u16) -> Result<Frame, Refusal> {
+    pub fn decode(cursor: &mut Cursor<'_>, ports: Ports) -> Result<Frame, Refusal> {
         let ethernet: Ethernet = cursor.read().map_err(|_| Refusal::Foreign)?;
         let mut ethertype = ethernet.ethertype;
         let mut header_offset = size_of::<Ethernet>();
@@ -173,7 +198,7 @@ impl Frame {
             header_offset += size_of::<Vlan>();
         }
         let (ipv6, source, destination, ip_payload) = if ethertype == ETHERTYPE_IPV4.to_be() {
-            let ip = ipv4(cursor, port)?;
+            let ip = ipv4(cursor, ports)?;
             header_offset += size_of::<Ipv4>();
             let payload = u16::from_be(ip.total_len).wrapping_sub(size_of::<Ipv4>() as u16);
             (false, Address::v4(ip.source), Address::v4(ip.destination), payload)
@@ -189,7 +214,7 @@ impl Frame {
         };
 
         let udp: Udp = cursor.read().map_err(|_| Refusal::Foreign)?;
-        if udp.destination != port.to_be() {
+        if !ports.contain(u16::from_be(udp.destination)) {
             return Err(Refusal::Foreign);
         }
         header_offset += size_of::<Udp>();
@@ -237,10 +262,10 @@ fn is_foreign(mut payload: Cursor<'_>) -> bool {
     payload.read::<u16>().is_ok_and(|magic| magic != crate::header::MAGIC)
 }
 
-/// Reads an IPv4 header that carries unfragmented, option-free UDP. Options and fragments to our port are refused by
+/// Reads an IPv4 header that carries unfragmented, option-free UDP. Options and fragments to our ports are refused by
 /// name; on other ports they are none of our business.
 #[inline(always)]
-fn ipv4(cursor: &mut Cursor<'_>, port: u16) -> Result<Ipv4, Refusal> {
+fn ipv4(cursor: &mut Cursor<'_>, ports: Ports) -> Result<Ipv4, Refusal> {
     const MORE_FRAGMENTS: u16 = 0x2000;
     const OFFSET: u16 = 0x1fff;
     let ip: Ipv4 = cursor.read().map_err(|_| Refusal::Foreign)?;
@@ -267,7 +292,7 @@ fn ipv4(cursor: &mut Cursor<'_>, port: u16) -> Result<Ipv4, Refusal> {
         word += 1;
     }
     let udp: Udp = options.read().map_err(|_| Refusal::Foreign)?;
-    if udp.destination != port.to_be() {
+    if !ports.contain(u16::from_be(udp.destination)) {
         return Err(Refusal::Foreign);
     }
     if is_foreign(options) {
@@ -285,6 +310,7 @@ mod tests {
     use std::vec::Vec;
 
     const PORT: u16 = 7400;
+    const PORTS: Ports = Ports { first: PORT, count: 16 };
 
     fn frame(vlan: bool, ipv6: bool, payload: &[u8]) -> Vec<u8> {
         let mut bytes = std::vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
@@ -315,7 +341,7 @@ mod tests {
     }
 
     fn decode(bytes: &[u8]) -> Result<Frame, Refusal> {
-        Frame::decode(&mut Cursor::new(bytes), PORT)
+        Frame::decode(&mut Cursor::new(bytes), PORTS)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The BPF maps that the root program, the policy programs and user space share: names, keys and values.
 
 use crate::Code;
+use crate::frame::Ports;
 use crate::header::FLAT_MAX;
 use bytemuck::{Pod, Zeroable};
 
@@ -45,10 +46,10 @@ pub const ADDRESSES_MAX: u32 = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Config {
-    /// UDP port of Tollfree on this host.
-    pub port: u16,
+    /// UDP ports of Tollfree on this host.
+    pub ports: Ports,
     /// Zero.
-    pub reserved: [u16; 3],
+    pub reserved: [u16; 2],
 }
 
 /// The places in [`STAGES`]. A tail call into an empty place goes on as described.

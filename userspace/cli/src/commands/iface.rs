@@ -2,18 +2,23 @@
 
 use crate::admin::{Client, InterfaceView};
 use crate::args::{Attach, Iface};
+use crate::daemon::config;
+use crate::exit::refused;
 use crate::output::{Align, Show, table};
 use crate::paths::Places;
 use crate::xdp::{self, Attached, How};
 use anyhow::{Result, bail};
 use serde::Serialize;
+use tollfree_wire::frame::Ports;
 
 /// Runs one of the commands.
 pub fn run(command: Iface, places: &Places) -> Result<()> {
     match command {
         Iface::Attach(attach) => {
-            let Attach { interface, mode, force, port, object, output } = attach;
-            let how = How { mode, force, port, object: object.as_deref() };
+            let Attach { interface, mode, force, port, ports, object, output } = attach;
+            let ports = Ports { first: port, count: ports };
+            config::check_ports(ports).map_err(refused)?;
+            let how = How { mode, force, ports, object: object.as_deref() };
             output.print(&NowAttached(Attached::attach(places, &interface, &how)?.view()?))
         }
         Iface::Detach { interface, output } => {
@@ -34,12 +39,15 @@ struct NowAttached(InterfaceView);
 
 impl Show for NowAttached {
     fn text(&self) -> String {
-        let InterfaceView { interface, mode, port, policy, .. } = &self.0;
+        let InterfaceView { interface, mode, policy, .. } = &self.0;
         let policy = match policy {
             Some(policy) => format!("the policy {policy} stays in force"),
             None => "no policy is in force yet".to_owned(),
         };
-        format!("XDP is attached to {interface} in {mode} mode, port {port}; {policy}\n")
+        format!(
+            "XDP is attached to {interface} in {mode} mode, UDP ports {}; {policy}\n",
+            self.0.ports_text()
+        )
     }
 }
 
@@ -66,7 +74,7 @@ impl Show for Interfaces {
         let columns = [
             ("INTERFACE", Align::Left),
             ("XDP", Align::Left),
-            ("PORT", Align::Right),
+            ("PORTS", Align::Right),
             ("POLICY", Align::Left),
             ("GENERATION", Align::Right),
             ("INSNS", Align::Right),
@@ -77,7 +85,7 @@ impl Show for Interfaces {
                 vec![
                     view.interface.clone(),
                     view.mode.clone(),
-                    view.port.to_string(),
+                    view.ports_text(),
                     view.policy.clone().unwrap_or_else(|| "-".into()),
                     view.generation.to_string(),
                     if view.policy.is_some() { view.instructions.to_string() } else { "-".into() },

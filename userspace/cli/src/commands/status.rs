@@ -151,14 +151,23 @@ fn daemon_text(daemon: &DaemonView) -> String {
 }
 
 fn interface_text(view: &InterfaceView) -> String {
-    let InterfaceView { interface, mode, port, policy, generation, instructions, reasons: counts } = view;
+    let InterfaceView {
+        interface,
+        mode,
+        port: _,
+        ports: _,
+        policy,
+        generation,
+        instructions,
+        reasons: counts,
+    } = view;
     let policy = match policy {
         Some(policy) => format!("{policy}, generation {generation}, {instructions} instructions"),
         None => "none; every call is delivered".to_owned(),
     };
     let mut text = facts([
         ("interface", interface.clone()),
-        ("xdp", format!("{mode}, port {port}")),
+        ("xdp", format!("{mode}, UDP ports {}", view.ports_text())),
         ("policy", policy),
     ]);
     if !counts.is_empty() {

@@ -61,10 +61,10 @@ fn start_afxdp(config: &Config) -> Result<Running> {
     xdp.set_addresses(&addresses(&interface))?;
 
     let settings =
-        afxdp::Config { frames: config.frames, port: config.port(), ..afxdp::Config::new(&interface) };
+        afxdp::Config { frames: config.frames, ports: config.ports(), ..afxdp::Config::new(&interface) };
     let known = Known::default();
     let mut mirror = Mirror::open(&places, &interface, known.clone())?;
-    let (engine, thread, ended) = spawn(config, config.port(), move || {
+    let (engine, thread, ended) = spawn(config, config.ports().first, move || {
         mirror.forget_sessions()?;
         let nic = AfXdp::open(settings, &mut |queue, socket| mirror.register(queue, socket))
             .context("cannot open AF_XDP sockets")?;
@@ -75,7 +75,8 @@ fn start_afxdp(config: &Config) -> Result<Running> {
         info!("AF_XDP on {interface}: {copies}, {}", count(nic.queues(), "receive queue"));
         Ok((nic, mirror))
     })?;
-    info!("backend afxdp on {}, port {}: server-side policies run in XDP", xdp.interface(), config.port());
+    let port = config.ports().first;
+    info!("backend afxdp on {}, port {port}: server-side policies run in XDP", xdp.interface());
     Ok(Running { engine, thread, ended, listen: None, xdp: Some(xdp), known })
 }
 

@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tollfree_loader::DEFAULT_PORTS;
+use tollfree_wire::frame::Ports;
 use tollfree_wire::maps::IDENTITY_MAX;
-
-/// Tollfree's UDP port unless another is set.
-pub const DEFAULT_PORT: u16 = 7400;
 
 /// How packets reach the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -184,8 +183,11 @@ pub struct Config {
     pub force: bool,
     /// Address and UDP port of the `udp` backend; `0.0.0.0:7400`.
     pub listen: Option<SocketAddr>,
-    /// UDP port of the `afxdp` backend; 7400.
+    /// UDP port of the `afxdp` backend, which peers call; 7400.
     pub port: Option<u16>,
+    /// How many UDP ports in a row are Tollfree's on the `afxdp` backend, from `port` on; 16. Calls leave from one of them by
+    /// peer, so that the sessions of a host are spread over receive queues.
+    pub ports: Option<u16>,
     /// Frames of packet memory per receive queue of the `afxdp` backend, a power of two; 4096.
     pub frames: u32,
     /// Where sockets and the records of attached interfaces are.
@@ -218,6 +220,22 @@ pub struct Config {
     pub policy: Option<PolicyFile>,
 }
 
+/// Whether ports in a row can be a host's.
+///
+/// # Errors
+/// A sentence: there is none, or they go on above the last port that there is.
+pub fn check_ports(ports: Ports) -> Result<(), String> {
+    let Ports { first, count } = ports;
+    let last = u32::from(first) + u32::from(count.saturating_sub(1));
+    match (count, last) {
+        (0, _) => Err("`ports` is at least 1".to_owned()),
+        (_, 65_536..) => {
+            Err(format!("{count} ports from {first} on end at {last}; the last UDP port is 65535"))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -227,6 +245,7 @@ impl Default for Config {
             force: false,
             listen: None,
             port: None,
+            ports: None,
             frames: 4096,
             state_dir: PathBuf::from(paths::STATE_DIR),
             bpffs: PathBuf::from(paths::BPFFS),
@@ -290,6 +309,11 @@ impl Config {
         if self.backend == Backend::Afxdp && self.listen.is_some() {
             return Err(("listen", r#"`listen` belongs to backend = "udp"; with "afxdp" set `port`"#.into()));
         }
+        if self.backend == Backend::Udp && self.ports.is_some() {
+            let message = r#"`ports` belongs to backend = "afxdp"; "udp" has the one of `listen`"#;
+            return Err(("ports", message.into()));
+        }
+        check_ports(self.ports()).map_err(|message| ("ports", message))?;
         if self.port == Some(0) {
             return Err(("port", "`port` is a UDP port from 1 to 65535".into()));
         }
@@ -321,17 +345,20 @@ impl Config {
         Ok(())
     }
 
-    /// The UDP port of whichever backend is chosen.
-    pub fn port(&self) -> u16 {
+    /// The UDP ports of whichever backend is chosen.
+    pub fn ports(&self) -> Ports {
         match self.backend {
-            Backend::Udp => self.listen().port(),
-            Backend::Afxdp => self.port.unwrap_or(DEFAULT_PORT),
+            Backend::Udp => self.listen().port().into(),
+            Backend::Afxdp => Ports {
+                first: self.port.unwrap_or(DEFAULT_PORTS.first),
+                count: self.ports.unwrap_or(DEFAULT_PORTS.count),
+            },
         }
     }
 
     /// The address of the `udp` backend.
     pub fn listen(&self) -> SocketAddr {
-        self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)))
+        self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORTS.first)))
     }
 
     /// The socket that applications attach to.
@@ -413,6 +440,7 @@ interface = "eth0"
 mode = "generic"
 force = true
 port = 7401
+ports = 4
 frames = 8192
 state_dir = "/tmp/s"
 bpffs = "/sys/fs/bpf/x"
@@ -442,7 +470,7 @@ at = "client"
             (config.backend, config.mode, config.wait),
             (Backend::Afxdp, XdpMode::Generic, Wait::Busy)
         );
-        assert_eq!((config.port(), config.app_socket_mode), (7401, 0o660));
+        assert_eq!((config.ports(), config.app_socket_mode), (Ports { first: 7401, count: 4 }, 0o660));
         assert_eq!(config.idle_timeout, Duration::from_secs(5));
         assert_eq!(config.routes[0].peer.port(), 7400);
         assert_eq!(config.identities[0].address, Cidr { address: [10, 0, 0, 0].into(), bits: 24 });
@@ -468,7 +496,7 @@ at = "client"
             .collect();
         let config =
             Config::parse(&text.join("\n").replace(r#"backend = "udp""#, r#"backend = "afxdp""#)).unwrap();
-        assert_eq!((config.app_socket(), config.port()), (Config::default().app_socket(), DEFAULT_PORT));
+        assert_eq!((config.app_socket(), config.ports()), (Config::default().app_socket(), DEFAULT_PORTS));
         let debug = format!("{:#?}", Config::default());
         let fields = debug.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": "));
         for (field, _) in fields
@@ -495,6 +523,8 @@ at = "client"
             ("[keys]\nnotes = \"00ff\"\n", (2, 9), "`notes`: a key is 64 hexadecimal digits"),
             ("wait = \"often\"\n", (1, 8), "`wait`: unknown variant `often`, expected"),
             ("frames = 1000\n", (1, 1), "power of two"),
+            ("ports = 4\n", (1, 1), "belongs to backend"),
+            ("backend = \"afxdp\"\ninterface = \"a\"\nport = 65530\nports = 7\n", (4, 1), "end at 65536"),
         ];
         for (text, at, message) in cases {
             let mistake = Config::parse(text).unwrap_err();

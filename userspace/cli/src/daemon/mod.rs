@@ -68,7 +68,7 @@ async fn serve(config: Config) -> Result<()> {
     // Before anything runs that is to be judged.
     let record = Record::read(&config.state_dir)?;
     let backend::Running { engine, thread, mut ended, listen, xdp, known } = backend::start(&config)?;
-    let port = listen.map_or(config.port(), |listen| listen.port());
+    let port = listen.map_or(config.ports().first, |listen| listen.port());
     let policies = Policies::new(engine.clone(), xdp, known, &config, port, record);
     let daemon =
         Rc::new(Daemon { config, started: Instant::now(), listen, engine, policies: Mutex::new(policies) });

@@ -47,7 +47,7 @@ impl Daemon {
             backend: config.backend.name().to_owned(),
             interface: config.interface.clone(),
             listen: self.listen.map(|listen| listen.to_string()),
-            port: self.listen.map_or(config.port(), |listen| listen.port()),
+            port: self.listen.map_or(config.ports().first, |listen| listen.port()),
             app_socket: config.app_socket(),
             routes: config
                 .routes

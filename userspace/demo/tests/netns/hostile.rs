@@ -118,7 +118,8 @@ async fn spoofed_and_replayed_packets_are_counted_by_name_and_calls_go_on() -> O
     let stranger = Stranger::new(&world.hosts.client, &world.hosts.server)?;
 
     // A session of our own, so that packets can be right in all but one thing.
-    let from = (world.hosts.client.address(Family::V4), 7401).into();
+    // From a port that is not one of the daemon's on that host.
+    let from = (world.hosts.client.address(Family::V4), 7500).into();
     let client = world.hosts.client.namespace().context("the client's host has no namespace")?;
     let mut engine = Engine::new(client, from, world.hosts.server.engine(Family::V4))?;
     let method = <hash_server::HashServer<Nobody> as Service>::METHODS[0].id;

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tollfree_loader::{AttachOptions, Interface, Mode, Paths, TableInfo, clean, missing_capabilities};
+use tollfree_wire::frame::Ports;
 
 /// The interface that tests attach to; its peer is `tf1`.
 pub const IFACE: &str = "tf0";
 /// Tollfree's port in the tests.
 pub const PORT: u16 = 7400;
+pub const PORTS: Ports = Ports { first: PORT, count: 16 };
 
 /// What a test has to itself. Dropping it leaves nothing behind.
 pub struct Sandbox {
@@ -105,7 +107,7 @@ pub fn ip(arguments: &str) {
 
 impl Sandbox {
     pub fn options(&self, mode: Mode) -> AttachOptions<'_> {
-        AttachOptions { mode, force: false, port: PORT, object: &self.object }
+        AttachOptions { mode, force: false, ports: PORTS, object: &self.object }
     }
 
     pub fn attach(&self) -> Interface {

@@ -298,10 +298,11 @@ impl Queue {
         Ok(())
     }
 
-    /// Writes a packet into a frame and stages it; `false` if there is no room. `fill` writes the payload.
+    /// Writes a packet from a UDP port into a frame and stages it; `false` if there is no room. `fill` writes the payload.
     pub fn transmit(
         &mut self,
         template: &Template,
+        source_port: u16,
         len: usize,
         fill: &mut dyn FnMut(&mut [u8]),
     ) -> Result<bool, Error> {
@@ -324,7 +325,7 @@ impl Queue {
         let whole = template.len() + len;
         packet.adjust_tail(whole as i32).map_err(|_| Error::Oversize { len, limit: FRAME_BYTES })?;
         fill(&mut packet[template.len()..]);
-        template.write(packet);
+        template.write(source_port, packet);
         if let Some(packet) = self.writing.take() {
             // There is room: checked above.
             self.writing = self.staged.push_front(packet);

@@ -163,8 +163,8 @@ impl Kernel {
     }
 
     pub fn set_port(&self, port: u16) {
-        assert_eq!(offset_of!(Config, port), 0);
-        self.put(maps::CONFIG, &[0; 4], [port, 0, 0, 0].as_bytes());
+        assert_eq!((offset_of!(Config, ports.first), offset_of!(Config, ports.count)), (0, 2));
+        self.put(maps::CONFIG, &[0; 4], [port, 1, 0, 0].as_bytes());
     }
 
     pub fn set_generation(&self, generation: u64) {

@@ -38,7 +38,7 @@ impl Emitter<'_> {
         }
         if needs.port && !self.prepared.port {
             self.shared_entry(Shared::Config, 0);
-            self.asm.load(Size::H, R1, R0, small(offset_of!(Config, port)));
+            self.asm.load(Size::H, R1, R0, small(offset_of!(Config, ports.first)));
             self.asm.store(Size::Dw, R9, PORT, R1);
         }
         if needs.session && !self.prepared.session {

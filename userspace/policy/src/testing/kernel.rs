@@ -203,7 +203,7 @@ impl<'k> Xdp<'k> {
     /// Tells the kernel of the session: who calls now, and what the policy decides of it.
     fn open_session(&mut self, compiled: &Compiled, request: &Request<'_>) -> Result<(), String> {
         let Request { port, peer, now_ns, idle_ns, .. } = *request;
-        let config = Config { port, reserved: [0; 3] };
+        let config = Config { ports: port.into(), reserved: [0; 2] };
         self.kernel.set(maps::CONFIG, &[0; 4], bytemuck::bytes_of(&config))?;
         let guard = Guard {
             index: SESSION,

@@ -238,7 +238,7 @@ impl Stage {
                 Body::Empty => {}
             }
             let decoded = Packet::decode(&bytes).expect("what is sent is well-formed");
-            if decoded.kind.is_handshake() && packet.to == ROGUE {
+            if decoded.kind.is_handshake() && packet.route.to == ROGUE {
                 packets.push(bytes);
             }
             Ok(())

@@ -56,7 +56,9 @@ impl Scenario {
         let (crashes, leaps, floods) = (sometimes(0.3), sometimes(0.15), sometimes(0.1));
         let (skewed, rogue) = (sometimes(0.3), sometimes(0.15));
         let calls = settings.calls.unwrap_or(random.below(5..40) * (hosts as u64).div_ceil(4));
-        let config = Config { idle_ms: 20_000, dead_ns: 3_000 * MS, verified, ..Config::default() };
+        // What a rogue forges leaves from its first port, which is to be its sessions'.
+        let ports = if rogue { 1 } else { 16 };
+        let config = Config { idle_ms: 20_000, dead_ns: 3_000 * MS, verified, ports, ..Config::default() };
         let mut world = World::new(seed, hosts, network, config);
         for host in &mut world.hosts {
             host.handler = [0..1, 0..5 * MS, 0..600 * MS][random.below(0..3) as usize].clone();

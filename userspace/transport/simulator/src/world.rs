@@ -13,7 +13,7 @@ use crate::trace::Trace;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use tollfree_transport::{Config, Counters, NewCall, Reply, Transport, Verdict};
-use tollfree_wire::frame::{Address, Peer};
+use tollfree_wire::frame::{Address, Peer, Ports};
 use tollfree_wire::header::Kind;
 use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Packet};
@@ -381,7 +381,11 @@ impl World {
     /// The host with this address.
     pub fn number(&self, peer: &Peer) -> Option<usize> {
         let number = (peer.address.0[3] as usize).checked_sub(1)?;
-        self.hosts.get(number).filter(|host| host.peer == *peer).map(|_| number)
+        let ours = |host: &&Host| {
+            let ports = Ports { first: host.peer.port, count: self.config.ports };
+            host.peer.address == peer.address && ports.contain(peer.port)
+        };
+        self.hosts.get(number).filter(ours).map(|_| number)
     }
 
     /// How a call has ended.

@@ -9,6 +9,7 @@ use crate::session::{End, Session};
 use crate::specs::{Malformed, Specs};
 use crate::timers::Owner;
 use crate::transport::{Pending, Transport};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use tollfree_wire::frame::Peer;
 use tollfree_wire::header::{FLAG_OF_RESPONSE, Header};
@@ -43,7 +44,11 @@ impl Transport {
         let config = &self.config;
         let index = self.table.insert(|index| {
             let timer = timers.create(Owner::Session(index));
-            Session::new(index, peer, config, now, timer, End::Client(Client::new(link_id, hello, now)))
+            let end = End::Client(Client::new(link_id, hello, now));
+            Session {
+                port: port_to(&peer, config.ports),
+                ..Session::new(index, peer, config, now, timer, end)
+            }
         });
         match index {
             Some(index) => {
@@ -62,7 +67,7 @@ impl Transport {
         out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
     ) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
-        let (peer, timer) = (session.peer, session.timer);
+        let (route, timer) = (session.route(), session.timer);
         let Some(handshake) = session.client().and_then(Client::handshake) else { return Ok(()) };
         let mut hello = Hello {
             session: index,
@@ -84,7 +89,7 @@ impl Transport {
             hello.proof = self.secrets.hello_proof(&hello, &message[size_of::<Hello>()..end]);
         }
         message[..size_of::<Hello>()].copy_from_slice(hello.as_bytes());
-        send_handshake(peer, Kind::Hello, 0, &message[..end], out)?;
+        send_handshake(route, Kind::Hello, 0, &message[..end], out)?;
         self.counters.packets_sent += 1;
         handshake.hellos += 1;
         handshake.sent_at = (handshake.hellos == 1).then_some(now);
@@ -197,18 +202,24 @@ impl Transport {
     fn keep_alive(&mut self, index: u32) {
         let Some(session) = self.table.get_mut(index) else { return };
         let header = session.packet(Kind::Ack, |header| header.flags = FLAG_OF_RESPONSE);
-        self.outbox.push(Ready::Packet(session.peer, header));
+        self.outbox.push(Ready::Packet(session.route(), header));
     }
+}
+
+/// The port that calls to a peer leave from: always the same, and another peer's is likely another.
+fn port_to(peer: &Peer, ports: u16) -> u16 {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(peer);
+    (hash % u64::from(ports.max(1))) as u16
 }
 
 /// Sends a handshake packet: header and body, no session, no tag.
 pub(crate) fn send_handshake(
-    to: Peer,
+    route: Route,
     kind: Kind,
     session: u32,
     body: &[u8],
     out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
 ) -> Result<(), Blocked> {
     let header = Header { session, message_len: body.len() as u32, ..Header::new(kind) };
-    out(Transmit { body: Body::Inline(body), ..Transmit::bare(to, &header) })
+    out(Transmit { body: Body::Inline(body), ..Transmit::bare(route, &header) })
 }

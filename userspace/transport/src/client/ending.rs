@@ -50,7 +50,7 @@ impl Transport {
         let header = session.packet(Kind::Request, |header| {
             (header.flags, header.call, header.method) = (FLAG_CANCEL, id, method);
         });
-        self.outbox.push(Ready::Packet(session.peer, header));
+        self.outbox.push(Ready::Packet(session.route(), header));
     }
 
     /// Forgets a call; its slot goes to the next that waits.

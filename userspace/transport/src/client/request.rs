@@ -79,7 +79,7 @@ impl Transport {
                 false => Body::Source { token: call.token, range },
             };
             let checksum = spec.checksum;
-            out(Transmit { to: session.peer, header: &header, flat, extension, body, checksum })?;
+            out(Transmit { route: session.route(), header: &header, flat, extension, body, checksum })?;
             session.signer.sent();
             self.counters.packets_sent += 1;
             call.last = (header.sequence, header.tag);

@@ -150,7 +150,7 @@ impl Transport {
     ) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let ack = AckBody::from(ack);
-        session.signer.send_ack(session.peer, call, FLAG_OF_RESPONSE, ack.bytes(), out)?;
+        session.signer.send_ack(session.route(), call, FLAG_OF_RESPONSE, ack.bytes(), out)?;
         self.counters.acks_sent += 1;
         Ok(())
     }
@@ -170,7 +170,7 @@ impl Flight {
             Some(assembly) => assembly.ack(now),
             None => AckBody::from(AckHead::default()), // no room
         };
-        session.signer.send_ack(session.peer, id, FLAG_OF_RESPONSE, ack.bytes(), out)?;
+        session.signer.send_ack(session.route(), id, FLAG_OF_RESPONSE, ack.bytes(), out)?;
         self.ack_due = false;
         Ok(())
     }

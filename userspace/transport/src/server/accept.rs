@@ -143,7 +143,7 @@ impl Transport {
         out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
     ) -> Result<(), Blocked> {
         let challenge = Challenge { nonce, cookie: self.secrets.cookie(now, to, session, epoch, &nonce) };
-        send_handshake(to, Kind::Challenge, session, challenge.as_bytes(), out)?;
+        send_handshake(to.into(), Kind::Challenge, session, challenge.as_bytes(), out)?;
         self.counters.packets_sent += 1;
         self.counters.challenges_sent += 1;
         Ok(())
@@ -175,7 +175,7 @@ impl Transport {
         welcome.proof =
             self.secrets.welcome_proof(&welcome, client_index, &message[size_of::<Welcome>()..end]);
         message[..size_of::<Welcome>()].copy_from_slice(welcome.as_bytes());
-        send_handshake(peer, Kind::Welcome, client_index, &message[..end], out)?;
+        send_handshake(peer.into(), Kind::Welcome, client_index, &message[..end], out)?;
         server.welcoming = false;
         self.counters.packets_sent += 1;
         Ok(())
@@ -191,7 +191,7 @@ impl Transport {
     ) -> Result<(), Blocked> {
         let mut welcome = Welcome { nonce, epoch: self.config.epoch, ..Welcome::new_zeroed() };
         welcome.proof = self.secrets.welcome_proof(&welcome, session, &[]);
-        send_handshake(to, Kind::Welcome, session, welcome.as_bytes(), out)?;
+        send_handshake(to.into(), Kind::Welcome, session, welcome.as_bytes(), out)?;
         self.counters.packets_sent += 1;
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Transport {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let mut header = Header { flags: FLAG_RENEW, ..Header::new(Kind::Close) };
         session.signer.sign(&mut header, &[]);
-        out(Transmit::bare(session.peer, &header))?;
+        out(Transmit::bare(session.route(), &header))?;
         session.signer.sent();
         if let Some(server) = session.server() {
             server.renewing = false;

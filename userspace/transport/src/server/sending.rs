@@ -10,7 +10,6 @@ use crate::session::{End, Session, Signer};
 use crate::timers::Owner;
 use crate::transport::{Pending, Transport};
 use crate::window::BUNCH;
-use tollfree_wire::frame::Peer;
 use tollfree_wire::header::{FLAG_WORKING, HEADER_LEN, Header};
 use tollfree_wire::{Packet, Reason};
 
@@ -36,7 +35,7 @@ impl Transport {
             self.pool.close(taken);
         }
         if slot.ack_due {
-            slot.send_ack(now, signer, *peer, out)?;
+            slot.send_ack(now, signer, (*peer).into(), out)?;
             self.counters.acks_sent += 1;
         }
         let (State::Answered | State::Answering, Some(reply)) = (slot.state, slot.reply.as_deref_mut())
@@ -67,7 +66,7 @@ impl Transport {
             let mut header = Header { method: slot.method, call: slot.call, message_len, ..header };
             signer.sign(&mut header, flat);
             let checksum = slot.spec.checksum;
-            out(Transmit { to: *peer, header: &header, flat, extension: &[], body, checksum })?;
+            out(Transmit { route: (*peer).into(), header: &header, flat, extension: &[], body, checksum })?;
             signer.sent();
             self.counters.packets_sent += 1;
             let sent = reply.window.sent(fragment, header.sequence, now);
@@ -206,7 +205,7 @@ impl Slot {
         &mut self,
         now: u64,
         signer: &mut Signer,
-        peer: Peer,
+        route: Route,
         out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
     ) -> Result<(), Blocked> {
         let working =
@@ -223,7 +222,7 @@ impl Slot {
             // A request of one packet, received again: there is nothing to say of its fragments.
             (None, None) => None,
         };
-        signer.send_ack(peer, self.call, flags, ack.as_ref().map_or(&[], AckBody::bytes), out)?;
+        signer.send_ack(route, self.call, flags, ack.as_ref().map_or(&[], AckBody::bytes), out)?;
         self.ack_due = false;
         Ok(())
     }

@@ -31,7 +31,7 @@ fn packet(payload: &[u8]) {
 
 fn frame(bytes: &[u8]) {
     let mut cursor = Cursor::new(bytes);
-    let Ok(frame) = Frame::decode(&mut cursor, PORT) else {
+    let Ok(frame) = Frame::decode(&mut cursor, PORT.into()) else {
         return;
     };
     // Whatever XDP lets through, the engine must be able to read the same way, up to the end that UDP's length gives.

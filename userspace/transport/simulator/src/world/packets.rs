@@ -3,7 +3,7 @@
 use super::{METHOD, What, World, read_flat};
 use crate::driver::Verdict as DriverVerdict;
 use crate::trace::describe;
-use tollfree_transport::{Blocked, SessionChange, Transmit};
+use tollfree_transport::{Blocked, Route, SessionChange, Transmit};
 use tollfree_wire::frame::Peer;
 use tollfree_wire::header::{HEADER_LEN, Kind};
 use tollfree_wire::{Packet, Reason};
@@ -109,7 +109,7 @@ impl World {
             self.last_hello.clone_from(&bytes);
         }
         if let (Kind::Request, Some((uid, _)), Some(to)) =
-            (decoded.kind, read_flat(decoded.flat), self.number(&packet.to))
+            (decoded.kind, read_flat(decoded.flat), self.number(&packet.route.to))
         {
             self.first_sent.entry(uid).or_insert((to, packet.header.session));
         }
@@ -117,7 +117,10 @@ impl World {
             let last = self.hosts[from].sequences.entry(packet.header.session).or_default();
             *last = packet.header.sequence.max(*last);
         }
-        self.launch(from, packet.to, bytes);
+        let Route { from: port, to } = packet.route;
+        let mut source = self.hosts[from].peer;
+        source.port += port;
+        self.launch_as(from, source, to, bytes);
     }
 
     /// Hands any bytes to the network. Those to nobody's address get lost.
