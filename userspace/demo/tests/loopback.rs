@@ -40,12 +40,14 @@ async fn the_firewall_works_without_privileges() -> Result<()> {
         let service = hosts.server.start_service()?;
         hosts.client.start_daemon(family, &[("demo.Hash", hosts.server.engine(family))])?;
         let client = HashClient::new(Channel::connect(hosts.client.app_socket()).await?);
-        hash(&client, "nobody", b"no policy yet").await?;
-
-        let root = source_root();
-        let cli = &hosts.server.cli;
-        cli.apply_policy(&root.join("policies/firewall.policy"), &root.join("schemas/hash.proto"))?;
-        cli.set("firewall_rules", "alice", "ALLOW")?;
+        // The second daemon finds the policy in force that the first has left, with its table.
+        if family == Family::V4 {
+            hash(&client, "nobody", b"no policy yet").await?;
+            let root = source_root();
+            let cli = &hosts.server.cli;
+            cli.apply_policy(&root.join("policies/firewall.policy"), &root.join("schemas/hash.proto"))?;
+            cli.set("firewall_rules", "alice", "ALLOW")?;
+        }
         hash(&client, "alice", b"allowed").await?;
         let status = hash(&client, "nobody", b"denied").await.unwrap_err();
         assert_eq!((status.code(), status.verdict_at()), (Code::PermissionDenied, VerdictAt::Engine));

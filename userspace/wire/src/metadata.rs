@@ -2,8 +2,6 @@
 //!
 //! One decoder for engines, policies and applications: what the one judges is what the other reads.
 
-use zerocopy::IntoBytes;
-
 /// Most bytes of a metadata block, its length prefix excluded.
 pub const METADATA_MAX: usize = 8192;
 /// Most entries of a metadata block.
@@ -182,7 +180,7 @@ fn encode_entries<'a>(
         }
         check_value(check_key(key.as_bytes())?, value)?;
         out.extend_from_slice(&[key.len() as u8, 0]);
-        out.extend_from_slice((value.len() as u16).as_bytes());
+        out.extend_from_slice(&(value.len() as u16).to_le_bytes());
         out.extend_from_slice(key.as_bytes());
         out.extend_from_slice(value);
         if out.len() - start - PREFIX > METADATA_MAX {
@@ -191,7 +189,7 @@ fn encode_entries<'a>(
     }
     let len = out.len().saturating_sub(start + PREFIX) as u32;
     if let Some(prefix) = out.get_mut(start..start + PREFIX) {
-        prefix.copy_from_slice(len.as_bytes());
+        prefix.copy_from_slice(&len.to_le_bytes());
     }
     Ok(())
 }
