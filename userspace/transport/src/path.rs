@@ -3,13 +3,17 @@
 //! A session begins with packets that any Ethernet carries ([`crate::Config::sure_payload`]). Where both ends could take
 //! longer ones, long messages have probes sent along: packets as long as one would like them, which the peer answers. So
 //! nothing depends on a probe; a message is only ever cut into packets of a length that has arrived before. Where
-//! those stop to arrive all the same (a route has changed), new messages go back to what is sure.
+//! those stop to arrive all the same (a route has changed), everything goes back to what is sure, and messages under way are cut
+//! again. That is no new call: a receiver that has part of one begins anew with the shorter pieces, and knows them by their
+//! number.
 
 use crate::event::{Blocked, Transmit};
+use crate::extension::checksum_len;
 use crate::outbox::Ready;
 use crate::transport::Transport;
 use tollfree_wire::header::{FLAG_OF_RESPONSE, HEADER_LEN};
 use tollfree_wire::session::Role;
+use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Packet, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -61,9 +65,11 @@ impl Path {
         Path { size, sure: size, ends, limit: ends + 1, probe: None, tries: 0, not_before: 0, stuck: 0 }
     }
 
-    /// Bytes of base header, flat block and body that fit a packet.
-    pub fn size(&self) -> usize {
-        self.size
+    /// Bytes of a message that fit each of its packets, behind a flat block of this length.
+    #[inline]
+    pub fn room(&self, flat_len: usize, spec: &MethodSpec) -> u32 {
+        let taken = HEADER_LEN + flat_len.next_multiple_of(8) + checksum_len(spec) as usize;
+        self.size.saturating_sub(taken) as u32
     }
 
     /// The length to probe for now, if any. `round_trip` is the smoothed one, in ns.
@@ -97,9 +103,12 @@ impl Path {
         }
     }
 
-    /// Something has arrived that was waited for.
-    pub fn moved(&mut self) {
-        self.stuck = 0;
+    /// Packets of so many bytes have arrived.
+    #[inline]
+    pub fn moved(&mut self, length: usize) {
+        if length > self.sure {
+            self.stuck = 0;
+        }
     }
 
     /// Packets of so many bytes were sent again and again in vain.
@@ -185,7 +194,7 @@ mod tests {
         for (carries, least) in [(9_000, 9_000), (4_000, 3_900), (1_500, 1_472), (1_472, 1_472)] {
             let (mut path, mut now) = (Path::new(1_472, 9_000), 0);
             settle(&mut path, carries, &mut now);
-            assert!((least..=carries).contains(&path.size()), "{carries}: {}", path.size());
+            assert!((least..=carries).contains(&path.size), "{carries}: {}", path.size);
             assert_eq!(path.probe(now + 100 * MS, MS), None, "{carries}");
         }
     }
@@ -196,9 +205,9 @@ mod tests {
         assert_eq!(path.probe(MS, MS), Some(9_000));
         assert_eq!(path.probe(2 * MS, MS), None);
         path.answered(8_000);
-        assert_eq!(path.size(), 1_472, "never asked for");
+        assert_eq!(path.size, 1_472, "never asked for");
         assert_eq!(Path::new(1_472, 1_472).probe(MS, MS), None);
-        assert_eq!(Path::new(1_472, 600).size(), 600);
+        assert_eq!(Path::new(1_472, 600).size, 600);
     }
 
     #[test]
@@ -206,12 +215,13 @@ mod tests {
         let (mut path, mut now) = (Path::new(1_472, 9_000), 0);
         settle(&mut path, 9_000, &mut now);
         path.lost(now, 9_000);
-        path.moved();
+        path.moved(1_000);
+        path.moved(9_000);
         path.lost(now, 9_000);
         path.lost(now, 1_000);
-        assert_eq!(path.size(), 9_000);
+        assert_eq!(path.size, 9_000);
         path.lost(now, 9_000);
-        assert_eq!((path.size(), path.probe(now + 1_000 * MS, MS)), (1_472, None));
+        assert_eq!((path.size, path.probe(now + 1_000 * MS, MS)), (1_472, None));
         assert_eq!(path.probe(now + AGAIN_NS, MS), Some(9_000));
     }
 }

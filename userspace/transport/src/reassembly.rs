@@ -6,7 +6,7 @@
 use crate::credit::{Credit, Room};
 use crate::sack::{AckBody, AckHead, Arrival, Arrivals};
 use tollfree_wire::frame::Address;
-use tollfree_wire::header::FLAT_MAX;
+use tollfree_wire::header::{FLAT_MAX, Header};
 use tollfree_wire::{Packet, Reason};
 
 /// Assemblies kept for the next message, and the capacity of their buffers up to which one is.
@@ -185,6 +185,11 @@ impl Assembly {
         buffer[start..end].copy_from_slice(body);
     }
 
+    /// Whether a fragment is of the same message cut into shorter pieces, as its sender does once the path carries no longer ones.
+    pub fn is_outdated_by(&self, header: &Header) -> bool {
+        u32::from(header.fragments) > self.shape.fragments
+    }
+
     /// What has arrived, for the sender.
     pub fn ack(&mut self, now: u64) -> AckBody {
         self.arrivals.ack(self.shape.fragments, now)
@@ -211,7 +216,6 @@ mod tests {
     use super::*;
     use crate::window::{Window, fragments};
     use proptest::prelude::*;
-    use tollfree_wire::header::Header;
     use tollfree_wire::{Kind, Packet};
 
     fn packet<'a>(message: &'a [u8], size: u32, fragment: u32) -> Packet<'a> {

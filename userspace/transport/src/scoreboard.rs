@@ -71,6 +71,8 @@ pub(crate) struct Scoreboard {
     unheard: u32,
     /// The latest transmission known to have arrived.
     newest: Sent,
+    /// The low half of the sequence that the message's transmissions begin at, where another cutting of it was sent before.
+    since: Option<u32>,
     /// The sequence of the latest ack.
     told: u64,
     /// Acks of a lower sequence are about what was sent before the receiver kept nothing of it.
@@ -88,6 +90,11 @@ impl Scoreboard {
         sent.resize(room, Sent::default());
         let most = if most == 0 { u32::MAX } else { most };
         *self = Scoreboard { limit, most, sent, ..Scoreboard::default() };
+    }
+
+    /// The message was sent before, cut into other packets: acks that echo a packet before this sequence are about those.
+    pub fn begins_at(&mut self, sequence: u64) {
+        self.since = Some(sequence as u32);
     }
 
     /// The index to send now, if any, of `total`.
@@ -134,7 +141,8 @@ impl Scoreboard {
     pub fn acknowledge(&mut self, ack: &Ack<'_>, sequence: u64, now: u64, tolerance: Tolerance) -> Progress {
         let mut progress = Progress::default();
         let head = &ack.head;
-        if head.base > self.next || sequence < self.turned_back {
+        let other = self.since.is_some_and(|since| (head.echo_sequence.wrapping_sub(since) as i32) < 0);
+        if head.base > self.next || sequence < self.turned_back || other {
             return progress; // of something that was never sent, or not since
         }
         if sequence >= self.told {
@@ -304,7 +312,7 @@ impl Scoreboard {
         if sequence < self.told {
             return 0; // overtaken by an ack that knows better
         }
-        let Scoreboard { outstanding, most, orders, newest, marked, .. } = *self;
+        let Scoreboard { outstanding, most, orders, newest, marked, since, .. } = *self;
         let sent = std::mem::take(&mut self.sent);
         let (limit, told, turned_back) = (0, sequence, sequence);
         *self = Scoreboard {
@@ -316,6 +324,7 @@ impl Scoreboard {
             told,
             turned_back,
             marked,
+            since,
             ..Scoreboard::default()
         };
         outstanding

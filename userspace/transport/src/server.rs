@@ -152,7 +152,7 @@ impl Slot {
         self.ack_due = false;
         match (std::mem::take(&mut self.state), &self.reply) {
             (State::Running, _) => Some(Pending::Cancelled(IncomingCall { session, call: self.call })),
-            (State::Answering, Some(reply)) => Some(Pending::Released(reply.token)),
+            (State::Answering, Some(reply)) if reply.is_sourced() => Some(Pending::Released(reply.token)),
             _ => None,
         }
     }

@@ -166,6 +166,11 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
+    /// The number of the next packet.
+    pub fn next(&self) -> u64 {
+        self.sequence
+    }
+
     /// Numbers and signs a packet. The number is used up once [`Signer::sent`] says so.
     #[inline]
     pub fn sign(&self, header: &mut Header, flat: &[u8]) {

@@ -1,9 +1,12 @@
 //! The sending side of one message: which of its fragments to send next, and whether it has arrived.
 
+use crate::extension::checksum_len;
 use crate::flow::Flow;
 use crate::sack::{Ack, SPAN};
 use crate::scoreboard::{Progress, Scoreboard, Tolerance};
 use std::ops::Range;
+use tollfree_wire::header::MESSAGE_MAX;
+use tollfree_wire::spec::MethodSpec;
 
 /// Fragments that are sent before the receiver has said how many it takes.
 pub(crate) const UNASKED: u32 = 64;
@@ -133,6 +136,27 @@ impl Window {
             boards.put(board);
             outstanding
         })
+    }
+
+    /// Cuts the message again into fragments of at most `size` bytes, from this sequence on, where it has longer ones and
+    /// still has to arrive. Returns how many of its packets need not be waited for; `None` where nothing has changed.
+    pub fn cut_again(
+        &mut self,
+        size: u32,
+        sequence: u64,
+        spec: &MethodSpec,
+        boards: &mut Boards,
+    ) -> Option<u32> {
+        let (length, total) = (self.length, self.length + checksum_len(spec) * fragments(self.length, size));
+        if self.arrived || !spec.is_reliable() || self.longest() <= size as usize || total > MESSAGE_MAX {
+            return None;
+        }
+        let outstanding = self.finish(boards);
+        *self = Window::acknowledged(length, size, spec.window, boards);
+        if let Some(board) = &mut self.board {
+            board.begins_at(sequence);
+        }
+        Some(outstanding)
     }
 
     /// Whether something under way has been overtaken by what has arrived.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use tollfree_simulator::{MS, Network, World};
-use tollfree_transport::{Config, Verdict};
+use tollfree_transport::Config;
 use tollfree_wire::Code;
 use tollfree_wire::header::HEADER_LEN;
 
@@ -49,20 +49,38 @@ fn packets_get_as_long_as_the_path_carries() {
 }
 
 #[test]
-fn a_path_that_carries_less_all_of_a_sudden_costs_one_call_and_says_why() {
-    let (mut world, limit, longest) = world(9_000);
-    exchange(&mut world);
-    exchange(&mut world);
-    assert_eq!(longest.get(), 9_000);
-    limit.set(1_500);
-    let uid = world.call(0, 1, 50_000, 50_000, u64::MAX);
-    world.run_for(10_000 * MS);
-    let ended = &world.ended[&uid];
-    assert_eq!(ended.status, Code::Unavailable);
-    assert!(matches!(ended.verdict, Verdict::Transport(why) if why.contains("as long as")), "{ended:?}");
-    for _ in 0..3 {
-        let uid = world.call(0, 1, 50_000, 0, u64::MAX);
-        world.run_for(100 * MS);
-        assert_eq!(world.status(uid), Some(Code::Ok), "{:?}", world.ended.get(&uid));
+fn calls_survive_a_path_that_carries_less_all_of_a_sudden() {
+    for (body_len, reply_len) in
+        [(50_000, 50_000), (3_000, 10), (10, 3_000), (3_000, 3_000), (4 << 20, 10), (10, 4 << 20)]
+    {
+        let (mut world, limit, longest) = world(9_000);
+        exchange(&mut world);
+        exchange(&mut world);
+        assert_eq!(longest.get(), 9_000);
+        let uid = world.call(0, 1, body_len, reply_len, u64::MAX);
+        world.run_for(MS); // some of a long message has arrived
+        limit.set(1_500);
+        let next = world.call(0, 1, body_len, reply_len, u64::MAX);
+        world.run_for(2_500 * MS);
+        for uid in [uid, next] {
+            let ended = world.ended.get(&uid);
+            assert_eq!(world.status(uid), Some(Code::Ok), "{body_len}, {reply_len}: {ended:?}");
+        }
+        exchange(&mut world);
+        world.assert_nothing_left();
     }
+}
+
+#[test]
+fn short_calls_that_go_through_do_not_hide_that_long_packets_do_not() {
+    let (mut world, limit, _) = world(9_000);
+    exchange(&mut world);
+    exchange(&mut world);
+    limit.set(1_500);
+    let uid = world.call(0, 1, 50_000, 0, u64::MAX);
+    for _ in 0..500 {
+        world.call(0, 1, 10, 10, u64::MAX);
+        world.run_for(MS);
+    }
+    assert_eq!(world.status(uid), Some(Code::Ok), "{:?}", world.ended.get(&uid));
 }

@@ -18,6 +18,8 @@ pub struct Network {
     pub delay: Range<u64>,
     /// Fraction of transmissions that find the ring full.
     pub blocked: f64,
+    /// The longest packet that it carries, from the base header on; longer ones are lost.
+    pub carries: usize,
 }
 
 /// The longest a packet is under way, in ns. At most once across a restart rests on restarts that take longer.
@@ -32,6 +34,7 @@ impl Default for Network {
             corrupted: 0.0,
             delay: 50_000..60_000,
             blocked: 0.0,
+            carries: usize::MAX,
         }
     }
 }

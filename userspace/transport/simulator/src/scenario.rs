@@ -31,6 +31,9 @@ pub struct Settings {
     pub calm: bool,
 }
 
+/// Bytes of the longest packets that a network may carry; the last is what any does.
+const LENGTHS: [usize; 4] = [9_000, 4_000, 2_000, 1_472];
+
 /// A world, and what is going to happen in it.
 pub struct Scenario {
     /// The world.
@@ -40,6 +43,8 @@ pub struct Scenario {
     crashes: bool,
     leaps: bool,
     floods: bool,
+    /// The longest packets that the network carries change.
+    shrinks: bool,
     must_succeed: Vec<u64>,
 }
 
@@ -58,7 +63,16 @@ impl Scenario {
         let calls = settings.calls.unwrap_or(random.below(5..40) * (hosts as u64).div_ceil(4));
         // What a rogue forges leaves from its first port, which is to be its sessions'.
         let ports = if rogue { 1 } else { 16 };
-        let config = Config { idle_ms: 20_000, dead_ns: 3_000 * MS, verified, ports, ..Config::default() };
+        let shrinks = random.chance(0.25);
+        let max_payload = if shrinks { LENGTHS[0] } else { Config::default().max_payload };
+        let config = Config {
+            idle_ms: 20_000,
+            dead_ns: 3_000 * MS,
+            verified,
+            max_payload,
+            ports,
+            ..Config::default()
+        };
         let mut world = World::new(seed, hosts, network, config);
         for host in &mut world.hosts {
             host.handler = [0..1, 0..5 * MS, 0..600 * MS][random.below(0..3) as usize].clone();
@@ -71,7 +85,7 @@ impl Scenario {
             world.hosts[0].rogue = true;
         }
         world.carry(spec(&mut random));
-        Scenario { world, random, calls, crashes, leaps, floods, must_succeed: Vec::new() }
+        Scenario { world, random, calls, crashes, leaps, floods, shrinks, must_succeed: Vec::new() }
     }
 
     /// Lives through it. Panics where something does not hold.
@@ -140,6 +154,11 @@ impl Scenario {
         }
         if self.leaps && random.chance(0.1) {
             world.leap(number, [MS, 400 * MS, 10_000 * MS, 3_600_000 * MS][random.below(0..4) as usize]);
+        }
+        if self.shrinks && random.chance(0.1) {
+            let carries = LENGTHS[random.below(0..LENGTHS.len() as u64) as usize];
+            world.network.carries = carries;
+            world.note(format_args!("the network carries packets of {carries} bytes"));
         }
         if self.floods && random.chance(0.2) {
             self.flood(number);
@@ -238,6 +257,7 @@ fn network(random: &mut Random, settings: &Settings) -> Network {
             corrupted: random.fraction(0.1),
             delay: 10_000..longest,
             blocked: random.fraction(0.3),
+            ..Network::default()
         },
     };
     let Settings { loss, dup, reorder, corrupt, .. } = *settings;

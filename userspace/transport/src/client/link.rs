@@ -3,15 +3,15 @@
 
 use super::calls::{Call, Place};
 use crate::event::*;
-use crate::extension::{checksum_len, message_len, order_len};
+use crate::extension::{message_len, order_len};
 use crate::outbox::Ready;
-use crate::specs::Specs;
+use crate::session::Session;
 use crate::transport::Transport;
 use crate::window::Window;
 use std::collections::{HashMap, VecDeque};
 use tollfree_wire::Code;
 use tollfree_wire::frame::Peer;
-use tollfree_wire::header::{FLAT_MAX, HEADER_LEN, MESSAGE_MAX};
+use tollfree_wire::header::{FLAT_MAX, MESSAGE_MAX};
 use tollfree_wire::spec::MethodSpec;
 
 /// Fragments of one message of an unreliable method: they leave at once, and nobody says what has arrived.
@@ -107,8 +107,7 @@ impl Transport {
             };
             let Some(index) = link.session else { return self.connect(now, link_id) };
             let Some(session) = self.table.get_mut(index).filter(|session| session.is_open()) else { return };
-            let room = session.path.size() - HEADER_LEN - usize::from(call.flat_len).next_multiple_of(8);
-            let (spec, room) = match carriage(&session.specs, call, room as u32) {
+            let (spec, room) = match carriage(session, call) {
                 Ok(carried) => carried,
                 Err((status, why)) => {
                     link.queue.pop_front();
@@ -144,12 +143,12 @@ impl Transport {
 }
 
 /// How a session carries a call, and how much of its message goes into each packet; or why it cannot.
-fn carriage(specs: &Specs, call: &Call, room: u32) -> Result<(MethodSpec, u32), (Code, &'static str)> {
-    let Some(spec) = specs.of(call.method) else {
+fn carriage(session: &Session, call: &Call) -> Result<(MethodSpec, u32), (Code, &'static str)> {
+    let Some(spec) = session.specs.of(call.method) else {
         let why = "the peer cannot carry this method as this host's transport block asks; it may run an older version";
         return Err((Code::FailedPrecondition, why));
     };
-    let room = room - checksum_len(&spec);
+    let room = session.path.room(call.flat_len.into(), &spec);
     let window = Window::once(call.body_len + order_len(&spec), room);
     if message_len(&spec, &window) > MESSAGE_MAX {
         return Err((Code::ResourceExhausted, "the request is over the limit of a message's length"));

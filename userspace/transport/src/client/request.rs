@@ -141,7 +141,7 @@ impl Transport {
                 flight.interval = flight.interval.min(TURNED_BACK_NS);
                 flight.resend_at = now.saturating_add(flight.interval);
             } else if progress.news {
-                session.path.moved();
+                session.path.moved(flight.longest_packet(call.flat_len));
                 flight.probed = false;
                 flight.interval = flight.patience(session, &self.config);
                 flight.resend_at = now.saturating_add(flight.interval);
@@ -196,18 +196,12 @@ impl Transport {
         // An unreliable call's timer goes off when it has waited for long enough.
         let heard_at = call.flight.as_ref().map_or(0, |flight| flight.heard_at);
         if now.saturating_sub(heard_at) >= self.config.dead_ns {
-            let longest = call.flight.as_ref().map_or(0, |flight| flight.window.longest());
-            let too_long = HEADER_LEN + longest > session.path.size();
             if now.saturating_sub(session.heard_at) >= self.config.dead_ns {
                 self.retire_client(index, "the peer has gone silent");
             }
-            let why = match too_long {
-                true => "the network no longer carries packets as long as the request's; try again",
-                false => "the peer does not answer",
-            };
             self.counters.calls_dead += 1;
             self.send_cancel(key);
-            return self.fail_call(now, key, Code::Unavailable, why);
+            return self.fail_call(now, key, Code::Unavailable, "the peer does not answer");
         }
         let Some(flight) = call.flight.as_deref_mut() else { return };
         if flight.working || call.response.is_some() || flight.claim.shape.is_some() {
@@ -215,7 +209,12 @@ impl Transport {
             flight.interval = flight.interval.saturating_mul(2).min(self.config.probe_ns);
         } else {
             if flight.window.overdue(now, &mut session.flow, &mut flight.probed) {
-                session.path.lost(now, HEADER_LEN + flight.window.longest());
+                session.path.lost(now, flight.longest_packet(call.flat_len));
+            }
+            let (room, next) = (session.path.room(call.flat_len.into(), &call.spec), session.signer.next());
+            if let Some(gone) = flight.window.cut_again(room, next, &call.spec, &mut self.boards) {
+                session.flow.release(gone);
+                (flight.resent, flight.probed) = (true, false);
             }
             if flight.probed {
                 flight.interval = flight.interval.saturating_mul(2).min(self.config.rto_max_ns);
@@ -229,6 +228,11 @@ impl Transport {
 }
 
 impl Flight {
+    /// Bytes of its longest packet, from the base header on.
+    pub(super) fn longest_packet(&self, flat_len: u16) -> usize {
+        HEADER_LEN + usize::from(flat_len).next_multiple_of(8) + self.window.longest()
+    }
+
     /// How long to wait before sending again.
     fn patience(&mut self, session: &Session, config: &Config) -> u64 {
         match self.window.fragments() {

@@ -46,7 +46,7 @@ impl Transport {
             && flight.window.fragments() == 1
         {
             session.answers.sample(now.saturating_sub(call.first_sent));
-            session.path.moved();
+            session.path.moved(flight.longest_packet(call.flat_len));
         }
         let (token, status) = (call.token, Code::from_wire(header.status));
         let verdict = Verdict::Peer { by_engine: header.flags & FLAG_ENGINE != 0 };
@@ -69,6 +69,9 @@ impl Transport {
         if let Some(flight) = call.flight.as_deref_mut() {
             flight.heard_at = now;
             session.flow.release(flight.window.finish(&mut self.boards));
+        }
+        if let Some(outdated) = call.response.take_if(|response| response.is_outdated_by(header)) {
+            self.pool.close(outdated);
         }
         if call.response.is_none() {
             let shape = Shape::of(packet)?;

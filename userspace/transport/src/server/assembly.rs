@@ -9,7 +9,7 @@ use crate::reassembly::Shape;
 use crate::session::Session;
 use crate::timers::Owner;
 use crate::transport::Transport;
-use tollfree_wire::header::{FLAG_METADATA, Header};
+use tollfree_wire::header::FLAG_METADATA;
 use tollfree_wire::{Code, Packet, Reason};
 
 impl Transport {
@@ -40,7 +40,7 @@ impl Transport {
                 slot.state = State::Waiting;
                 let who = Ready::Slot(header.session, slot_of(header.call));
                 self.pool.credit.wait(&mut slot.claim, shape, room, who);
-                self.turn_away(header)
+                self.turn_away(packet)
             }
             Err(_) => {
                 slot.state = State::Running;
@@ -62,10 +62,16 @@ impl Transport {
     }
 
     /// A fragment of a request that waits for room: its client has to wait too.
-    pub(super) fn turn_away(&mut self, header: &Header) -> Result<(), Reason> {
+    pub(super) fn turn_away(&mut self, packet: &Packet<'_>) -> Result<(), Reason> {
+        let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
         slot.ack_due = true;
+        if let Some(shape) = &mut slot.claim.shape
+            && u32::from(header.fragments) > shape.fragments
+        {
+            *shape = Shape::of(packet)?; // it was cut again meanwhile
+        }
         if !std::mem::replace(&mut slot.ready, true) {
             self.outbox.push(Ready::Slot(header.session, slot_of(header.call)));
         }

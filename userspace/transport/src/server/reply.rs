@@ -3,12 +3,14 @@
 use super::{State, slot_of};
 use crate::client::link::UNRELIABLE_FRAGMENTS;
 use crate::event::*;
-use crate::extension::{checksum_len, message_len};
+use crate::extension::message_len;
 use crate::outbox::Ready;
-use crate::session::Session;
+use crate::path::Path;
+use crate::session::{End, Session};
 use crate::transport::Transport;
-use crate::window::Window;
+use crate::window::{Boards, Window};
 use tollfree_wire::header::{FLAG_ENGINE, FLAG_METADATA, FLAT_MAX, HEADER_LEN, Header, MESSAGE_MAX};
+use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::{Code, Kind};
 
 /// An answer that is being sent, or may have to be sent again.
@@ -36,10 +38,38 @@ impl Kept {
         by_engine | if self.metadata { FLAG_METADATA } else { 0 }
     }
 
+    /// Whether the body stays where it is until [`Event::Released`].
+    pub fn is_sourced(&self) -> bool {
+        self.window.length() as usize > self.bytes.len() - self.flat_span()
+    }
+
+    fn flat_span(&self) -> usize {
+        usize::from(self.flat_len).next_multiple_of(8)
+    }
+
+    /// Bytes of its longest packet, from the base header on.
+    pub fn longest_packet(&self) -> usize {
+        HEADER_LEN + self.flat_span() + self.window.longest()
+    }
+
+    /// Cuts the answer again where the path no longer carries packets of the length that it was cut into. Returns how many of
+    /// them need not be waited for.
+    pub fn cut_again(
+        &mut self,
+        path: &Path,
+        next: u64,
+        spec: &MethodSpec,
+        boards: &mut Boards,
+    ) -> Option<u32> {
+        let gone = self.window.cut_again(path.room(self.flat_span(), spec), next, spec, boards)?;
+        self.probed = false;
+        Some(gone)
+    }
+
     /// A fragment: its header, without what its call tells and unsigned, its flat block and its part of the body.
     #[inline]
-    pub fn packet(&self, fragment: u32, state: State) -> (Header, &[u8], Body<'_>) {
-        let (flat, inline) = self.bytes.split_at(usize::from(self.flat_len).next_multiple_of(8));
+    pub fn packet(&self, fragment: u32) -> (Header, &[u8], Body<'_>) {
+        let (flat, inline) = self.bytes.split_at(self.flat_span());
         let (flat, flat_len) = if fragment == 0 { (flat, self.flat_len) } else { (&[][..], 0) };
         let header = Header {
             flags: self.flags(),
@@ -50,10 +80,11 @@ impl Kept {
             layout: self.layout,
             ..Header::new(Kind::Response)
         };
-        let body = match state {
-            State::Answering => Body::Source { token: self.token, range: self.window.range(fragment) },
-            _ if inline.is_empty() => Body::Empty,
-            _ => Body::Inline(inline),
+        let range = self.window.range(fragment);
+        let body = match inline.get(range.start as usize..range.end as usize) {
+            _ if range.is_empty() => Body::Empty,
+            Some(part) => Body::Inline(part),
+            None => Body::Source { token: self.token, range },
         };
         (header, flat, body)
     }
@@ -88,8 +119,8 @@ impl Transport {
     pub fn respond(&mut self, now: u64, call: IncomingCall, reply: Reply<'_>) -> bool {
         let IncomingCall { session: index, call } = call;
         let Some(session) = self.table.get_mut(index) else { return false };
-        let payload = session.path.size();
-        let Some(slot) = session.server().and_then(|server| server.find(call)) else { return false };
+        let Session { path, end: End::Server(server), .. } = session else { return false };
+        let Some(slot) = server.find(call) else { return false };
         if slot.state != State::Running {
             return false;
         }
@@ -97,7 +128,7 @@ impl Transport {
             reply;
         let span = flat.len().next_multiple_of(8);
         let spec = slot.spec;
-        let room = |span: usize| (payload - HEADER_LEN).saturating_sub(span) as u32 - checksum_len(&spec);
+        let room = |span: usize| path.room(span, &spec);
         let fits = flat.len() <= FLAT_MAX && body_len <= MESSAGE_MAX && {
             let window = Window::once(body_len, room(span));
             message_len(&spec, &window) <= MESSAGE_MAX

@@ -3,6 +3,7 @@
 use super::{State, slot_of};
 use crate::event::*;
 use crate::outbox::Ready;
+use crate::session::{End, Session};
 use crate::transport::Transport;
 use tollfree_wire::header::{FLAG_METADATA, Header};
 use tollfree_wire::{Packet, Reason};
@@ -18,16 +19,18 @@ impl Transport {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let spec = session.spec(header.method);
-        let server = session.server().ok_or(Reason::WrongKind)?;
+        let Session { path, end: End::Server(server), .. } = session else { return Err(Reason::WrongKind) };
         let outdated = server.outdated;
         let slot = server.slot_mut(header.call);
         if header.call < slot.call {
             return Err(Reason::StaleCall);
         }
-        if header.call == slot.call && slot.state != State::Deferred {
+        let outdated_part = slot.request.as_ref().filter(|_| slot.state == State::Assembling);
+        let cut_again = outdated_part.is_some_and(|part| part.is_outdated_by(header));
+        if header.call == slot.call && slot.state != State::Deferred && !cut_again {
             match slot.state {
                 State::Assembling => return self.on_request_fragment(now, packet, sink),
-                State::Waiting => return self.turn_away(header),
+                State::Waiting => return self.turn_away(packet),
                 _ => {}
             }
             if spec.ordered && header.fragment == 0 {
@@ -35,7 +38,12 @@ impl Transport {
             }
             return self.on_repetition(now, header);
         }
-        // The client has put a new call into the slot: nobody waits for the old one any more.
+        if let (State::Answered, Some(reply)) = (slot.state, &slot.reply) {
+            let length = reply.longest_packet();
+            path.moved(length); // or its client would not use the slot again
+        }
+        // The client has put a new call into the slot, so that nobody waits for the old one any more; or it has cut the request
+        // again, so that its parts are of no use.
         if !matches!(slot.state, State::Over | State::Answered | State::Deferred) {
             self.retire_slot(header.session, slot_of(header.call));
             self.drain(sink);
@@ -97,14 +105,23 @@ impl Transport {
     /// A request that has been delivered already: its answer, if there is one, or the word that it is worked on.
     fn on_repetition(&mut self, now: u64, header: &Header) -> Result<(), Reason> {
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
-        let slot = session.server().ok_or(Reason::WrongKind)?.slot_mut(header.call);
+        let Session { path, signer, end: End::Server(server), .. } = session else {
+            return Err(Reason::WrongKind);
+        };
+        let slot = server.slot_mut(header.call);
         if !slot.spec.is_reliable() {
             return Err(Reason::DuplicateCall);
         }
         match (slot.state, slot.reply.as_deref_mut()) {
             (State::Running | State::Held | State::Postponed, _) => slot.ack_due = true,
             (State::Answered | State::Answering, Some(reply)) => {
-                self.counters.replies_repeated += u64::from(slot.state == State::Answered);
+                if slot.state == State::Answered {
+                    self.counters.replies_repeated += 1;
+                    path.lost(now, reply.longest_packet());
+                    if reply.cut_again(path, signer.next(), &slot.spec, &mut self.boards).is_some() {
+                        slot.state = State::Answering;
+                    }
+                }
                 reply.heard_at = now;
                 reply.window.probe();
                 slot.ack_due = !reply.window.has_begun(); // its turn has not come

@@ -10,7 +10,7 @@ use crate::session::{End, Session, Signer};
 use crate::timers::Owner;
 use crate::transport::{Pending, Transport};
 use crate::window::BUNCH;
-use tollfree_wire::header::{FLAG_WORKING, HEADER_LEN, Header};
+use tollfree_wire::header::{FLAG_WORKING, Header};
 use tollfree_wire::{Packet, Reason};
 
 impl Transport {
@@ -61,7 +61,7 @@ impl Transport {
                     break;
                 }
             }
-            let (header, flat, body) = reply.packet(fragment, slot.state);
+            let (header, flat, body) = reply.packet(fragment);
             let message_len = message_len(&slot.spec, &reply.window);
             let mut header = Header { method: slot.method, call: slot.call, message_len, ..header };
             signer.sign(&mut header, flat);
@@ -133,7 +133,7 @@ impl Transport {
             self.retire_slot(header.session, slot_of(header.call));
         } else {
             if progress.news {
-                path.moved();
+                path.moved(reply.longest_packet());
                 reply.probed = false;
                 reply.interval = if reply.window.is_behind() { flow.tolerance().ns } else { timeout };
                 if let Some(timer) = slot.timer {
@@ -152,7 +152,8 @@ impl Transport {
     pub(crate) fn on_slot_timer(&mut self, now: u64, index: u32, slot: u8, sink: &mut dyn FnMut(Event<'_>)) {
         let dead_ns = self.config.dead_ns;
         let Some(session) = self.table.get_mut(index) else { return };
-        let Session { flow, path, heard_at: peer_heard_at, end: End::Server(server), .. } = session else {
+        let Session { flow, path, signer, heard_at: peer_heard_at, end: End::Server(server), .. } = session
+        else {
             return;
         };
         let Some(state) = server.slots.get_mut(usize::from(slot)) else { return };
@@ -185,7 +186,10 @@ impl Transport {
             reply.heard_at = excuse_wait(heard_at, reply.interval, *peer_heard_at);
         } else {
             if reply.window.overdue(now, flow, &mut reply.probed) {
-                path.lost(now, HEADER_LEN + reply.window.longest());
+                path.lost(now, reply.longest_packet());
+            }
+            if let Some(gone) = reply.cut_again(path, signer.next(), &state.spec, &mut self.boards) {
+                flow.release(gone);
             }
             if reply.probed {
                 reply.interval = reply.interval.saturating_mul(2).min(self.config.rto_max_ns);

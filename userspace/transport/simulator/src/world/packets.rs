@@ -144,6 +144,7 @@ impl World {
                 protected = HEADER_LEN + packet.flat_padded.len();
             }
         }
+        passes &= bytes.len() <= self.network.carries;
         let Some(number) = self.number(&to).filter(|_| passes) else { return };
         let copies = self.network.fate(&mut self.random).copies;
         if self.trace.is_some() {
