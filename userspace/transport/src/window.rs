@@ -139,7 +139,7 @@ impl Window {
     }
 
     /// Cuts the message again into fragments of at most `size` bytes, from this sequence on, where it has longer ones and
-    /// still has to arrive. Returns how many of its packets need not be waited for; `None` where nothing has changed.
+    /// still has to arrive or is asked after. Returns how many of its packets need not be waited for; `None` where nothing has changed.
     pub fn cut_again(
         &mut self,
         size: u32,
@@ -148,10 +148,17 @@ impl Window {
         boards: &mut Boards,
     ) -> Option<u32> {
         let (length, total) = (self.length, self.length + checksum_len(spec) * fragments(self.length, size));
-        if self.arrived || !spec.is_reliable() || self.longest() <= size as usize || total > MESSAGE_MAX {
+        if !spec.is_reliable() || self.longest() <= size as usize || total > MESSAGE_MAX {
             return None;
         }
+        let arrived = self.arrived;
         let outstanding = self.finish(boards);
+        if arrived {
+            // Its receiver knows it whole: a first fragment that gets there is all it takes to ask.
+            let next = fragments(length, size);
+            *self = Window { arrived, next, ..Window::once(length, size) };
+            return Some(outstanding);
+        }
         *self = Window::acknowledged(length, size, spec.window, boards);
         if let Some(board) = &mut self.board {
             board.begins_at(sequence);

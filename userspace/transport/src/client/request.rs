@@ -205,6 +205,13 @@ impl Transport {
         }
         let Some(flight) = call.flight.as_deref_mut() else { return };
         if flight.working || call.response.is_some() || flight.claim.shape.is_some() {
+            if now.saturating_sub(flight.heard_at) > flight.interval {
+                session.path.lost(now, flight.longest_packet(call.flat_len)); // the last time it was not heard
+            }
+            let (room, next) = (session.path.room(call.flat_len.into(), &call.spec), session.signer.next());
+            if let Some(gone) = flight.window.cut_again(room, next, &call.spec, &mut self.boards) {
+                session.flow.release(gone);
+            }
             flight.window.probe();
             flight.interval = flight.interval.saturating_mul(2).min(self.config.probe_ns);
         } else {
