@@ -12,11 +12,17 @@ use tollfree_wire::Code;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AppId(pub(crate) u64);
 
-/// Requests that may wait for room in one application's ring; further ones are refused, so that a stuck service costs
-/// its callers a status and this host a bounded amount of memory.
+/// Requests that may wait for room in one application's ring; further ones wait where they come from, so that a stuck service
+/// costs this host a bounded amount of memory.
 const BACKLOG_MAX: usize = 1024;
-/// Bytes of those requests.
-const BACKLOG_BYTES_MAX: usize = 32 << 20;
+/// Deliveries of any kind that may wait before nothing more is taken from an application: what it asks for comes back as
+/// deliveries.
+const OWED_MAX: usize = 4 * BACKLOG_MAX;
+/// Bytes of messages that may wait for room beside one application's ring, at least; else as many as the room for long
+/// messages has.
+const BACKLOG_BYTES: usize = 32 << 20;
+/// A body up to this length may wait in any case, in bytes: statuses are never lost.
+const TEXT_MAX: usize = 1024;
 
 /// A method as one application knows it.
 #[derive(Debug)]
@@ -62,6 +68,8 @@ pub struct App {
     pub detached: bool,
     /// Long replies that the transport still sends from its region.
     pub held_replies: usize,
+    /// Calls of applications on this host that wait until it can take them.
+    pub awaited_by: usize,
     backlog: VecDeque<Waiting>,
     backlog_bytes: usize,
     unpublished: bool,
@@ -90,6 +98,7 @@ impl App {
             streams: HashMap::new(),
             detached: false,
             held_replies: 0,
+            awaited_by: 0,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             unpublished: false,
@@ -99,7 +108,22 @@ impl App {
 
     /// Whether another request may be queued for this application.
     pub fn has_room(&self) -> bool {
-        self.backlog.len() < BACKLOG_MAX && self.backlog_bytes < BACKLOG_BYTES_MAX
+        self.backlog.len() < BACKLOG_MAX && self.backlog_bytes < self.backlog_bytes_max()
+    }
+
+    /// Whether a message that nobody can hold back may be queued for this application. It may not where that does not read
+    /// what it has asked for.
+    pub fn takes(&self, len: usize) -> bool {
+        len <= TEXT_MAX || self.backlog_bytes + len <= self.backlog_bytes_max()
+    }
+
+    /// Whether anything may be taken from this application.
+    pub fn keeps_up(&self) -> bool {
+        self.backlog.len() < OWED_MAX
+    }
+
+    fn backlog_bytes_max(&self) -> usize {
+        BACKLOG_BYTES.max(self.port.geometry().long_bytes as usize)
     }
 
     /// Deliveries waiting for room in the ring.
@@ -109,55 +133,49 @@ impl App {
 
     /// Hands a message over, or keeps it until there is room. Order is kept.
     pub fn deliver(&mut self, header: &DeliveryHeader, flat: &[u8], body: &[u8]) {
-        self.deliver_with(header, flat, body.len(), |out| out.copy_from_slice(body));
+        self.deliver_with(header, flat, body.len(), |at, out| copy_part(body, at, out));
     }
 
-    /// Like [`App::deliver`], with the body written straight into the application's region by `fill`.
+    /// Like [`App::deliver`], with the body written straight into the application's region by `fill`, from a place on.
     pub fn deliver_with(
         &mut self,
         header: &DeliveryHeader,
         flat: &[u8],
         body_len: usize,
-        fill: impl FnOnce(&mut [u8]),
+        mut fill: impl FnMut(usize, &mut [u8]),
     ) {
         if self.detached {
             return;
         }
-        if body_len > self.port.largest_body() {
-            return self.refuse_oversized(header, body_len);
+        let largest = self.port.largest_body();
+        if body_len > largest {
+            let why = format!("the response has {body_len} bytes; this application's rings take {largest}");
+            return self.refuse(header, &why);
         }
-        let mut fill = Some(fill);
-        if self.backlog.is_empty() {
-            let write = |out: &mut [u8]| {
-                if let Some(fill) = fill.take() {
-                    fill(out);
-                }
-            };
-            if let Ok(()) = self.port.deliver(header, flat, write, body_len) {
-                self.unpublished = true;
-                return;
-            }
+        if self.backlog.is_empty() && self.port.deliver(header, flat, &mut fill, body_len).is_ok() {
+            self.unpublished = true;
+            return;
+        }
+        if header.op == DaemonOp::Response && !self.takes(body_len) {
+            let why = "this application does not read the responses that it has asked for";
+            return self.refuse(header, why);
         }
         let mut body = vec![0; body_len];
-        if let Some(fill) = fill {
-            fill(&mut body);
-        }
+        fill(0, &mut body);
         self.backlog_bytes += body.len();
         self.backlog.push_back(Waiting { header: *header, flat: flat.to_vec(), body });
     }
 
-    /// A response that can never be delivered ends its call with a status. Requests are checked before.
-    fn refuse_oversized(&mut self, header: &DeliveryHeader, body_len: usize) {
-        let largest = self.port.largest_body();
-        let why = format!("the response has {body_len} bytes; this application's ring takes {largest}");
-        self.fail(header.call, header.method, Code::ResourceExhausted, VerdictAt::Engine, &why);
+    /// A response that cannot be delivered ends its call with a status. Requests and messages are checked before.
+    fn refuse(&mut self, header: &DeliveryHeader, why: &str) {
+        self.fail(header.call, header.method, Code::ResourceExhausted, VerdictAt::Engine, why);
     }
 
     /// Moves waiting deliveries into the ring as far as there is room. True if any moved.
     pub fn drain_backlog(&mut self) -> bool {
         let mut moved = false;
         while let Some(Waiting { header, flat, body }) = self.backlog.front() {
-            let write = |out: &mut [u8]| out.copy_from_slice(body);
+            let write = |at: usize, out: &mut [u8]| copy_part(body, at, out);
             let Ok(()) = self.port.deliver(header, flat, write, body.len()) else {
                 break;
             };
@@ -201,6 +219,13 @@ impl App {
         if let Some(on_gone) = self.on_gone.take() {
             on_gone(why);
         }
+    }
+}
+
+/// Copies a part of some bytes; what they do not have is left as it is.
+pub fn copy_part(bytes: &[u8], at: usize, out: &mut [u8]) {
+    if let Some(part) = bytes.get(at..).and_then(|rest| rest.get(..out.len())) {
+        out.copy_from_slice(part);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything the engine knows besides its packet backend and its transport, and what becomes of transport events.
 
 use crate::accepted::Accepted;
-use crate::apps::{App, AppId, response};
+use crate::apps::{App, AppId, copy_part, response};
 use crate::bindings::Bindings;
 use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, Progress, REPLY_TOKEN};
 use crate::carriage::Carriage;
@@ -368,7 +368,7 @@ impl<D: Driver> Core<D> {
             match self.held.get(token & !REPLY_TOKEN) {
                 Some(HeldReply::App { app, body, .. }) => Some((*app, *body)),
                 Some(HeldReply::Batch(batch)) => {
-                    copy_part(batch, at, out);
+                    copy_part(batch, at as usize, out);
                     None
                 }
                 None => None,
@@ -384,14 +384,14 @@ impl<D: Driver> Core<D> {
                 Some(Outgoing { origin: Origin::Relay { stream, wants }, .. }) => {
                     if let Some(Outgoing { remote: Some(remote), .. }) = self.outgoing.get(*stream) {
                         match wants {
-                            Wants::Push => copy_part(&remote.pushed, at, out),
-                            Wants::Pull => copy_part(&control(Wants::Pull, remote.stream), at, out),
+                            Wants::Push => copy_part(&remote.pushed, at as usize, out),
+                            Wants::Pull => copy_part(&control(Wants::Pull, remote.stream), at as usize, out),
                         }
                     }
                     None
                 }
                 Some(Outgoing { origin: Origin::Bind, binding: Some(key), .. }) => {
-                    copy_part(self.bindings.question(key).unwrap_or_default(), at, out);
+                    copy_part(self.bindings.question(key).unwrap_or_default(), at as usize, out);
                     None
                 }
                 _ => None,
@@ -479,13 +479,6 @@ impl<D: Driver> Core<D> {
             Progress::Local { incoming } => self.tell_cancelled(now, incoming, Code::Cancelled),
             Progress::Delayed | Progress::Dropped(_) => {}
         }
-    }
-}
-
-/// Copies a part of some bytes; what they do not have is left as it is.
-fn copy_part(bytes: &[u8], at: u32, out: &mut [u8]) {
-    if let Some(part) = bytes.get(at as usize..at as usize + out.len()) {
-        out.copy_from_slice(part);
     }
 }
 

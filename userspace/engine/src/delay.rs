@@ -1,5 +1,6 @@
-//! Calls that a policy holds for a while, in bounded number and size.
+//! Calls that a policy holds for a while, or that wait for a service's room, in bounded number and size.
 
+use crate::apps::AppId;
 use std::collections::BTreeMap;
 use tollfree_ring::Flags;
 use tollfree_transport::IncomingCall;
@@ -17,8 +18,8 @@ pub enum Held {
     Arrived(Box<Arrived>),
     /// An application here makes it: its key in `outgoing`, and the flat block as judged. It has not left.
     Leaving { token: u64, flat: Vec<u8> },
-    /// The same, and it is for an application here, whose policy has let it through.
-    Local { token: u64, flat: Vec<u8>, judged: Option<u64> },
+    /// The same, and it is for an application here, whose policy has let it through. That may have no room for it.
+    Local { token: u64, flat: Vec<u8>, judged: Option<u64>, awaits: Option<AppId> },
 }
 
 /// A request from another host that waits.

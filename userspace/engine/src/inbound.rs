@@ -222,7 +222,7 @@ impl<D: Driver> Core<D> {
         }
         let largest = app.port.largest_body();
         if body_len > largest {
-            let why = format!("the request has {body_len} bytes; {}'s ring takes {largest}", app.name);
+            let why = format!("the request has {body_len} bytes; {}'s rings take {largest}", app.name);
             return Err((Code::ResourceExhausted, why));
         }
         app.calls_served += 1;
@@ -451,7 +451,7 @@ impl<D: Driver> Core<D> {
         let [from, to] = self.apps.get_two_mut(from.0, to.0);
         if let (Some(from), Some(to)) = (from, to) {
             let from: &App = from;
-            to.deliver_with(header, flat, body.len as usize, |out| from.port.read(body, 0, out));
+            to.deliver_with(header, flat, body.len as usize, |at, out| from.port.read(body, at, out));
         }
     }
 }

@@ -24,6 +24,18 @@ use tollfree_wire::{Code, Metadata};
 /// Time that the engine gives a peer to say whether it reads a layout, in ns.
 const BIND_DEADLINE_NS: u64 = 5_000_000_000;
 
+/// How often a call looks whether the application here that it is for has room, in ns.
+const LOOK_AGAIN_NS: u64 = 500_000;
+
+/// Whether a call for an application here has others before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It comes after those that wait already.
+    Next,
+    /// It is one of those, and the first.
+    Waited,
+}
+
 /// Why a call ends before it has left.
 type Refused = (Code, String);
 
@@ -198,7 +210,14 @@ impl<D: Driver> Core<D> {
             match held {
                 Held::Arrived(arrived) => self.serve_held(now, &arrived),
                 Held::Leaving { token, mut flat } => self.route(now, transport, token, &mut flat),
-                Held::Local { token, flat, judged } => self.serve_local(now, token, &flat, judged),
+                Held::Local { token, flat, judged, awaits } => {
+                    let mut turn = Turn::Next;
+                    if let Some(app) = awaits.and_then(|id| self.apps.get_mut(id.0)) {
+                        app.awaited_by -= 1;
+                        turn = Turn::Waited;
+                    }
+                    self.serve_local(now, token, &flat, judged, turn);
+                }
             }
         }
         any
@@ -305,10 +324,11 @@ impl<D: Driver> Core<D> {
             (call.deadline_ns, call.progress) = (deadline_ns, Progress::Delayed);
         }
         if delay_ns == 0 {
-            self.serve_local(now, token, flat, judged);
+            self.serve_local(now, token, flat, judged, Turn::Next);
         } else if self.delayed.has_room(flat.len()) {
             let flat = flat.to_vec();
-            self.delayed.hold(now.saturating_add(delay_ns), Held::Local { token, flat, judged });
+            self.delayed
+                .hold(now.saturating_add(delay_ns), Held::Local { token, flat, judged, awaits: None });
         } else {
             let ended = self.end_back(now, judged, crowded());
             self.fail_as(now, token, ended);
@@ -316,8 +336,8 @@ impl<D: Driver> Core<D> {
         Ok(())
     }
 
-    /// Hands a judged call to an application on this host.
-    fn serve_local(&mut self, now: u64, token: u64, flat: &[u8], judged: Option<u64>) {
+    /// Hands a judged call to an application on this host, or has it wait until that has room.
+    fn serve_local(&mut self, now: u64, token: u64, flat: &[u8], judged: Option<u64>, turn: Turn) {
         let Some(&Outgoing {
             origin: Origin::App { app: client, body, .. },
             method,
@@ -331,6 +351,17 @@ impl<D: Driver> Core<D> {
             return drop(self.judge_back(now, judged, &mut Back::status(Code::Cancelled)));
         };
         let responses = requests.is_some().then(Box::default);
+        if let Ok(id) = self.server_of(method)
+            && let Some(app) = self.apps.get_mut(id.0)
+            && (!app.has_room() || (turn == Turn::Next && app.awaited_by > 0))
+            && self.delayed.has_room(flat.len())
+        {
+            // Its body stays where it is, in its caller's region: that is what gets full, and has the caller wait.
+            app.awaited_by += 1;
+            let (flat, awaits) = (flat.to_vec(), Some(id));
+            let held = Held::Local { token, flat, judged, awaits };
+            return self.delayed.hold(now.saturating_add(LOOK_AGAIN_NS), held);
+        }
         let admitted = self.server_of(method).and_then(|id| self.admit(id, body.len as usize).map(|()| id));
         let server = match admitted {
             Ok(id) => id,

@@ -19,6 +19,8 @@ const PACKETS_PER_TURN: usize = 64;
 const DESCRIPTORS_PER_TURN: usize = 32;
 /// Most applications one engine serves.
 const APPS_MAX: usize = 1024;
+/// How often memory that long messages no longer need is looked for, in ns.
+const LOOK_NS: u64 = 1_000_000_000;
 
 /// Why an engine cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,7 @@ pub struct Engine<N, D> {
     /// Scratch: the applications attached, so that walking them does not borrow the table.
     ids: Vec<AppId>,
     next_tick: u64,
+    next_look: u64,
     transmitted: u64,
     stopping: bool,
 }
@@ -79,6 +82,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             waiter,
             ids: Vec::new(),
             next_tick: 0,
+            next_look: 0,
             transmitted: 0,
             stopping: false,
         };
@@ -118,6 +122,10 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             self.core.retry_relays();
             self.core.expire_served(now);
             self.core.look_after_policies(now);
+        }
+        if now >= self.next_look {
+            self.next_look = now + LOOK_NS;
+            self.give_back();
         }
         if self.transport.timeout().is_some_and(|due| due <= now) {
             let Engine { transport, core, .. } = self;
@@ -159,7 +167,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         while let Some(&id) = self.ids.get(place) {
             place += 1;
             for _ in 0..DESCRIPTORS_PER_TURN {
-                let Some(app) = self.core.apps.get_mut(id.0) else { break };
+                let Some(app) = self.core.apps.get_mut(id.0).filter(|app| app.keeps_up()) else { break };
                 match app.port.pop() {
                     Ok(Some(submission)) => {
                         any = true;
@@ -221,6 +229,15 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             }
         });
         *transmitted != before
+    }
+
+    /// Gives back the memory of long messages that applications have read.
+    fn give_back(&mut self) {
+        for id in &self.ids {
+            if let Some(app) = self.core.apps.get_mut(id.0) {
+                app.port.give_back();
+            }
+        }
     }
 
     fn publish(&mut self) -> bool {

@@ -369,10 +369,13 @@ impl<D: Driver> Core<D> {
     fn check_room(&self, reader: AppId, submission: &Submission) -> Result<(), (Code, String)> {
         let Some(app) = self.apps.get(reader.0) else { return Ok(()) };
         let (len, largest) = (submission.body.len as usize, app.port.largest_body());
-        if len <= largest {
+        let why = if len > largest {
+            format!("a message of the stream has {len} bytes; {}'s rings take {largest}", app.name)
+        } else if !app.takes(len) {
+            format!("{} does not keep up with its streams", app.name)
+        } else {
             return Ok(());
-        }
-        let why = format!("a message of the stream has {len} bytes; {}'s ring takes {largest}", app.name);
+        };
         Err((Code::ResourceExhausted, why))
     }
 

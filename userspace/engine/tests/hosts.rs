@@ -1,6 +1,7 @@
 //! Whole engines: applications, rings, policy, transport and UDP together, without privileges.
 
 mod carriage;
+mod long;
 mod support;
 mod verdicts;
 

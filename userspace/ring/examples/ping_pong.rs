@@ -58,7 +58,7 @@ fn echo(mut port: daemon::Port, spin: Duration) {
                 ..DeliveryHeader::new(DaemonOp::Response, submission.call)
             };
             port.commit();
-            if port.deliver(&header, &[], |_| (), 0).is_err() {
+            if port.deliver(&header, &[], |_, _| (), 0).is_err() {
                 return;
             }
             port.publish();

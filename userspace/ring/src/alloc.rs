@@ -1,17 +1,19 @@
-//! Allocation in the transmit region: a buddy allocator over offsets. It never touches the region; its books are in the
-//! application's private memory, so what happens to the region can't confuse them.
+//! Allocation in shared memory: a buddy allocator over offsets. It never touches that memory; its books are in the private
+//! memory of whoever writes it, so what happens to the shared one can't confuse them.
 
 use crate::Span;
 
-/// The smallest block, in bytes: header-sized messages are the common case.
-const LEAF: u32 = 256;
+/// The smallest block of a region, in bytes: header-sized messages are the common case.
+pub(crate) const LEAF: u32 = 256;
+/// The smallest block of the room for long messages, in bytes.
+pub(crate) const LONG_LEAF: u32 = 64 << 10;
 const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaf {
     /// Not the first of a block.
     Inner,
-    /// The first of a free block of `LEAF << order` bytes.
+    /// The first of a free block of `leaf << order` bytes.
     Free(u8),
     /// The first of a block in use.
     Used(u8),
@@ -20,6 +22,8 @@ enum Leaf {
 /// Which blocks of a region are free.
 #[derive(Debug)]
 pub(crate) struct Buddy {
+    /// Bytes of the smallest block.
+    leaf: u32,
     leaves: Box<[Leaf]>,
     /// Doubly linked lists of free blocks, by the index of their first leaf.
     next: Box<[u32]>,
@@ -29,11 +33,13 @@ pub(crate) struct Buddy {
 }
 
 impl Buddy {
-    /// All of `bytes`, a power of two, at least one leaf.
-    pub(crate) fn new(bytes: u32) -> Buddy {
-        let count = (bytes / LEAF).max(1);
+    /// All of `bytes`, a power of two, in blocks of `leaf` bytes, another; smaller ones where these would be few.
+    pub(crate) fn new(bytes: u32, leaf: u32) -> Buddy {
+        let leaf = leaf.min(bytes / 16);
+        let count = bytes / leaf;
         let orders = count.ilog2() as usize + 1;
         let mut buddy = Buddy {
+            leaf,
             leaves: vec![Leaf::Inner; count as usize].into_boxed_slice(),
             next: vec![NONE; count as usize].into_boxed_slice(),
             previous: vec![NONE; count as usize].into_boxed_slice(),
@@ -48,7 +54,7 @@ impl Buddy {
         if len == 0 {
             return Some(Span::default());
         }
-        let leaves = len.div_ceil(LEAF).checked_next_power_of_two()?;
+        let leaves = len.div_ceil(self.leaf).checked_next_power_of_two()?;
         let order = leaves.ilog2() as usize;
         let found = (order..self.heads.len()).find(|&larger| self.heads[larger] != NONE)?;
         let block = self.heads[found];
@@ -57,13 +63,20 @@ impl Buddy {
             self.insert(block + (1 << smaller), smaller);
         }
         self.leaves[block as usize] = Leaf::Used(order as u8);
-        Some(Span { offset: block * LEAF, len })
+        Some(Span { offset: block * self.leaf, len })
+    }
+
+    /// Whether there is a block for `len` bytes now.
+    pub(crate) fn has(&self, len: u32) -> bool {
+        let leaves = len.div_ceil(self.leaf).checked_next_power_of_two();
+        let order = leaves.map_or(usize::MAX, |leaves| leaves.ilog2() as usize);
+        self.heads.get(order..).is_some_and(|larger| larger.iter().any(|head| *head != NONE))
     }
 
     /// Gives a block back. A span that is not in use is ignored.
     pub(crate) fn free(&mut self, span: Span) {
-        let mut block = span.offset / LEAF;
-        if span.len == 0 || !span.offset.is_multiple_of(LEAF) {
+        let mut block = span.offset / self.leaf;
+        if span.len == 0 || !span.offset.is_multiple_of(self.leaf) {
             return;
         }
         let Some(&Leaf::Used(order)) = self.leaves.get(block as usize) else {
@@ -115,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_whole_region_is_one_block_again_after_everything_is_freed() {
-        let mut buddy = Buddy::new(BYTES);
+        let mut buddy = Buddy::new(BYTES, LEAF);
         let spans: Vec<Span> = std::iter::from_fn(|| buddy.alloc(100)).collect();
         assert_eq!(spans.len(), (BYTES / LEAF) as usize);
         assert_eq!(buddy.alloc(1), None);
@@ -126,7 +139,7 @@ mod tests {
 
     #[test]
     fn freeing_twice_or_freeing_nonsense_changes_nothing() {
-        let mut buddy = Buddy::new(BYTES);
+        let mut buddy = Buddy::new(BYTES, LEAF);
         let span = buddy.alloc(300).unwrap();
         buddy.free(span);
         buddy.free(span);
@@ -138,7 +151,7 @@ mod tests {
     proptest! {
         #[test]
         fn blocks_in_use_never_overlap(steps in proptest::collection::vec((any::<bool>(), 1..9000u32, any::<prop::sample::Index>()), 1..300)) {
-            let mut buddy = Buddy::new(BYTES);
+            let mut buddy = Buddy::new(BYTES, LEAF);
             let mut used: Vec<Span> = Vec::new();
             for (take, len, which) in steps {
                 if take {

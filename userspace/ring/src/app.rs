@@ -1,13 +1,12 @@
 //! The application's end of its rings.
 
-use crate::alloc::Buddy;
+use crate::alloc::{Buddy, LEAF, LONG_LEAF};
 use crate::layout::{self, CONSUMER, PRODUCER};
 use crate::shared::{Access, Mapping};
 use crate::wake::{self, News, Sleeper, Waker};
 use crate::{Corrupt, Delivery, Error, Full, Geometry, Handover, Span, Submission};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Release};
-use tollfree_wire::header::MESSAGE_MAX;
 
 /// An application's rings, as it holds them itself.
 #[derive(Debug)]
@@ -15,7 +14,10 @@ pub struct Port {
     geometry: Geometry,
     own: Mapping,
     theirs: Mapping,
+    /// What the daemon delivers long messages in.
+    theirs_long: Mapping,
     room: Buddy,
+    long: LongRoom,
     tx_produced: u32,
     tx_published: u32,
     /// The tx consumer index when last read.
@@ -31,21 +33,37 @@ pub struct Port {
     doorbell: OwnedFd,
 }
 
+/// The room for long messages, and what of it is taken from the system.
+#[derive(Debug)]
+struct LongRoom {
+    room: Buddy,
+    /// Spans in use.
+    used: usize,
+    /// Spans were in use since the last time that somebody asked.
+    recently: bool,
+    /// Bytes from the start that have been written since they were given back.
+    touched: u32,
+}
+
 impl Port {
     /// Opens what the daemon handed over.
     ///
     /// # Errors
     /// Memory of another size than the geometry says, or a system call that failed.
     pub fn open(handover: Handover) -> Result<Port, Error> {
-        let Handover { geometry, app_memory, daemon_memory, doorbell, bell } = handover;
+        let Handover { geometry, app_memory, daemon_memory, long_memory, doorbell, bell } = handover;
         geometry.check()?;
         check_len(&app_memory, geometry.app_len())?;
         check_len(&daemon_memory, geometry.daemon_len())?;
+        check_len(&long_memory, geometry.long_len())?;
+        let room = Buddy::new(geometry.long_bytes, LONG_LEAF);
         Ok(Port {
             geometry,
             own: Mapping::new(app_memory.as_fd(), geometry.app_len(), Access::ReadWrite)?,
             theirs: Mapping::new(daemon_memory.as_fd(), geometry.daemon_len(), Access::Read)?,
-            room: Buddy::new(geometry.tx_bytes),
+            theirs_long: Mapping::new(long_memory.as_fd(), geometry.long_len(), Access::Read)?,
+            room: Buddy::new(geometry.tx_bytes, LEAF),
+            long: LongRoom { room, used: 0, recently: false, touched: 0 },
             tx_produced: 0,
             tx_published: 0,
             tx_consumed: 0,
@@ -64,20 +82,51 @@ impl Port {
         &self.geometry
     }
 
-    /// The longest body there will ever be room for beside a flat block, in bytes: room is handed out in powers of two,
-    /// so it is half the region.
+    /// The longest body there will ever be room for, in bytes.
     pub fn largest_body(&self) -> usize {
-        (self.geometry.tx_bytes as usize / 2).min(MESSAGE_MAX as usize)
+        self.geometry.largest_body()
     }
 
-    /// Takes `len` bytes of the transmit region; `None` where there is no room now.
+    /// Whether a part of a message of so many bytes goes beside the region, into the room for long messages.
+    pub fn is_long(&self, len: usize) -> bool {
+        Geometry::is_long(len, self.geometry.tx_bytes)
+    }
+
+    /// Takes `len` bytes of the transmit region, or of the room for long messages; `None` where there is no room now.
     pub fn alloc(&mut self, len: u32) -> Option<Span> {
-        self.room.alloc(len)
+        if !self.is_long(len as usize) {
+            return self.room.alloc(len);
+        }
+        let span = self.long.room.alloc(len)?;
+        self.long.used += 1;
+        self.long.recently = true;
+        self.long.touched = self.long.touched.max(span.offset + span.len);
+        Some(Span { offset: self.geometry.tx_bytes + span.offset, len })
     }
 
     /// Gives a span back that [`alloc`](Port::alloc) returned.
     pub fn free(&mut self, span: Span) {
-        self.room.free(span);
+        match span.offset.checked_sub(self.geometry.tx_bytes) {
+            None => self.room.free(span),
+            Some(offset) => {
+                self.long.room.free(Span { offset, len: span.len });
+                self.long.used = self.long.used.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Whether memory is taken for long messages, which [`give_back`](Port::give_back) would give back in time.
+    pub fn holds_long(&self) -> bool {
+        self.long.touched > 0
+    }
+
+    /// Gives memory for long messages back to the system, unless there was one since the last time. To be called about once
+    /// a second.
+    pub fn give_back(&mut self) {
+        let recently = std::mem::take(&mut self.long.recently);
+        if self.long.used == 0 && !recently && self.long.touched > 0 {
+            self.own.discard(self.geometry.long(), std::mem::take(&mut self.long.touched) as usize);
+        }
     }
 
     /// Copies `bytes` into a span, from its byte `at` on; false, with nothing written, where they don't fit.
@@ -143,7 +192,7 @@ impl Port {
             self.rx_produced = produced;
         }
         let words = layout::load(&self.theirs, &self.geometry, self.rx_consumed);
-        let (header, flat, body) = layout::decode_delivery(&words, self.geometry.rx_bytes)?;
+        let (header, flat, body) = layout::decode_delivery(&words, self.geometry.rx_reach())?;
         let (flat, body) = (self.view(flat)?, self.view(body)?);
         let crate::DeliveryHeader { op, status, flags, method, call, layout, deadline_us, verdict_at, count } =
             header;
@@ -214,9 +263,13 @@ impl Port {
     }
 
     fn view(&self, span: Span) -> Result<&[u8], Corrupt> {
-        let offset = self.geometry.region() + span.offset as usize;
         let outside = Corrupt::Span { what: "message", offset: span.offset, len: span.len };
-        self.theirs.view(offset, span.len as usize).ok_or(outside)
+        let len = span.len as usize;
+        let lent = match span.offset.checked_sub(self.geometry.rx_bytes) {
+            Some(offset) if len > 0 => self.theirs_long.view(offset as usize, len),
+            _ => self.theirs.view(self.geometry.region() + span.offset as usize, len),
+        };
+        lent.ok_or(outside)
     }
 }
 

@@ -1,7 +1,8 @@
 //! How an application and the daemon meet: one message each way over a Unix stream socket.
 //!
-//! Each message is a little-endian `u32` length and a protobuf message. The daemon's answer carries four file
-//! descriptors (`SCM_RIGHTS`): application memory, daemon memory, the application's doorbell, the bell for the daemon.
+//! Each message is a little-endian `u32` length and a protobuf message. The daemon's answer carries five file descriptors
+//! (`SCM_RIGHTS`): application memory, daemon memory, the daemon's for long messages, the application's doorbell, the bell
+//! for the daemon.
 //! Who the application is, the kernel says (`SO_PEERCRED`). After that nothing more is sent: the socket stays open, and
 //! its end is how either side notices the other's.
 //!
@@ -21,12 +22,12 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The version of the shared memory's layout and of these messages.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// How long either side waits for the other's message.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest message, in bytes: descriptor sets are the bulk of it.
 const LENGTH_MAX: u32 = 8 << 20;
-const HANDOVER_FDS: usize = 4;
+const HANDOVER_FDS: usize = 5;
 
 /// What an application says first.
 #[derive(Clone, PartialEq, Message)]
@@ -57,6 +58,8 @@ struct Attached {
     tx_bytes: u32,
     #[prost(uint32, tag = "4")]
     rx_bytes: u32,
+    #[prost(uint32, tag = "5")]
+    long_bytes: u32,
 }
 
 /// The process at the other end of the socket, by the kernel's word.
@@ -132,10 +135,10 @@ pub fn accept(stream: &mut UnixStream) -> Result<(Attach, Peer), Error> {
 /// The application is gone.
 pub fn reply(stream: &UnixStream, handover: Result<&Handover, &str>) -> Result<(), Error> {
     let (attached, fds) = match handover {
-        Ok(Handover { geometry, app_memory, daemon_memory, doorbell, bell }) => {
-            let Geometry { slots, tx_bytes, rx_bytes } = *geometry;
-            let fds = vec![app_memory.as_fd(), daemon_memory.as_fd(), doorbell.as_fd(), bell.as_fd()];
-            (Attached { error: String::new(), slots, tx_bytes, rx_bytes }, fds)
+        Ok(Handover { geometry, app_memory, daemon_memory, long_memory, doorbell, bell }) => {
+            let Geometry { slots, tx_bytes, rx_bytes, long_bytes } = *geometry;
+            let fds = [app_memory, daemon_memory, long_memory, doorbell, bell].map(AsFd::as_fd).to_vec();
+            (Attached { error: String::new(), slots, tx_bytes, rx_bytes, long_bytes }, fds)
         }
         Err(why) => {
             // An empty reason would read as consent.
@@ -202,16 +205,17 @@ fn receive_handover(mut stream: &UnixStream) -> Result<Handover, Error> {
         .map_err(|source| Error::system(what, source))?;
     let mut bytes = vec![0; checked_length(length)? as usize];
     stream.read_exact(&mut bytes).map_err(|source| Error::system(what, source))?;
-    let Attached { error, slots, tx_bytes, rx_bytes } = Attached::decode(bytes.as_slice())
+    let Attached { error, slots, tx_bytes, rx_bytes, long_bytes } = Attached::decode(bytes.as_slice())
         .map_err(|_| Error::Protocol("the daemon's answer does not decode"))?;
     if !error.is_empty() {
         return Err(Error::Refused(error));
     }
-    let geometry = Geometry { slots, tx_bytes, rx_bytes };
+    let geometry = Geometry { slots, tx_bytes, rx_bytes, long_bytes };
     geometry.check()?;
-    let [app_memory, daemon_memory, doorbell, bell] = <[OwnedFd; HANDOVER_FDS]>::try_from(fds)
-        .map_err(|_| Error::Protocol("the daemon's answer lacks file descriptors"))?;
-    Ok(Handover { geometry, app_memory, daemon_memory, doorbell, bell })
+    let [app_memory, daemon_memory, long_memory, doorbell, bell] =
+        <[OwnedFd; HANDOVER_FDS]>::try_from(fds)
+            .map_err(|_| Error::Protocol("the daemon's answer lacks file descriptors"))?;
+    Ok(Handover { geometry, app_memory, daemon_memory, long_memory, doorbell, bell })
 }
 
 fn checked_length(bytes: [u8; 4]) -> Result<u32, Error> {

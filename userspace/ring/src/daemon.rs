@@ -1,13 +1,15 @@
 //! The daemon's end of one application's rings. The application is not trusted with anything here.
 
+use crate::alloc::{Buddy, LONG_LEAF};
 use crate::layout::{self, CONSUMER, PRODUCER};
 use crate::shared::{Access, Mapping};
 use crate::wake::{self, News, Sleeper, Waker};
 use crate::{Corrupt, DeliveryHeader, Error, Full, Geometry, Handover, Span, Submission};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create};
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use tollfree_wire::header::{FLAT_MAX, MESSAGE_MAX};
+use tollfree_wire::header::FLAT_MAX;
 
 /// One application's rings, as the daemon holds them.
 #[derive(Debug)]
@@ -17,6 +19,9 @@ pub struct Port {
     theirs: Mapping,
     /// Written by the daemon alone.
     own: Mapping,
+    /// Written by the daemon, and never read: the application could write to it as well.
+    own_long: Mapping,
+    long: LongRoom,
     tx_consumed: u32,
     tx_committed: u32,
     /// The tx producer index when last read.
@@ -40,6 +45,18 @@ pub struct Port {
     doorbell: OwnedFd,
 }
 
+/// The room for long messages to the application, and what of it is taken from the system.
+#[derive(Debug)]
+struct LongRoom {
+    room: Buddy,
+    /// What is in use, by the index of its descriptor, oldest first.
+    used: VecDeque<(u32, Span)>,
+    /// A message was delivered in it since the last time that somebody asked.
+    recently: bool,
+    /// Bytes from the start that have been written since they were given back.
+    touched: u32,
+}
+
 impl Port {
     /// Makes the memory, seals it, and returns both ends.
     ///
@@ -50,8 +67,12 @@ impl Port {
         let geometry = *geometry;
         let (app_memory, theirs) = memory("tollfree-tx", geometry.app_len(), Access::Read)?;
         let (daemon_memory, own) = memory("tollfree-rx", geometry.daemon_len(), Access::ReadWrite)?;
+        let (long_memory, own_long) = memory("tollfree-rx-long", geometry.long_len(), Access::ReadWrite)?;
         let sizes = SealFlags::SHRINK | SealFlags::GROW;
         seal(&app_memory, sizes | SealFlags::SEAL)?;
+        // Not against writing: memory that is sealed so can't be given back to the system. What anybody writes here is
+        // the application's own loss, since the daemon keeps no reference into it and reads nothing of it.
+        seal(&long_memory, sizes | SealFlags::SEAL)?;
         // Mapped above, so the daemon goes on writing; nobody else can map it writable from here on.
         seal(&daemon_memory, sizes | SealFlags::FUTURE_WRITE | SealFlags::SEAL)?;
         let (doorbell, their_bell) = wake::doorbell()?;
@@ -60,6 +81,13 @@ impl Port {
             geometry,
             theirs,
             own,
+            own_long,
+            long: LongRoom {
+                room: Buddy::new(geometry.long_bytes, LONG_LEAF),
+                used: VecDeque::new(),
+                recently: false,
+                touched: 0,
+            },
             tx_consumed: 0,
             tx_committed: 0,
             tx_produced: 0,
@@ -75,8 +103,14 @@ impl Port {
             waker: Waker::new(bell),
             doorbell,
         };
-        let handover =
-            Handover { geometry, app_memory, daemon_memory, doorbell: their_doorbell, bell: their_bell };
+        let handover = Handover {
+            geometry,
+            app_memory,
+            daemon_memory,
+            long_memory,
+            doorbell: their_doorbell,
+            bell: their_bell,
+        };
         Ok((port, handover))
     }
 
@@ -88,7 +122,7 @@ impl Port {
     /// The longest body that [`deliver`](Port::deliver) will ever have room for, in bytes. A longer one is `Full` for
     /// good: answer it with a status instead.
     pub fn largest_body(&self) -> usize {
-        (self.geometry.rx_bytes as usize - FLAT_MAX).min(MESSAGE_MAX as usize)
+        self.geometry.largest_body()
     }
 
     /// Takes the next submission, if there is one.
@@ -112,7 +146,7 @@ impl Port {
         }
         // Read once; everything after works on this copy.
         let words = layout::load(&self.theirs, &self.geometry, self.tx_consumed);
-        let submission = layout::decode_submission(&words, self.geometry.tx_bytes)?;
+        let submission = layout::decode_submission(&words, self.geometry.tx_reach())?;
         self.tx_consumed = self.tx_consumed.wrapping_add(1);
         Ok(Some(submission))
     }
@@ -121,7 +155,7 @@ impl Port {
     /// [`pop`](Port::pop). What lies outside the span is not read: `out` is zeroed instead.
     pub fn read(&self, span: Span, at: usize, out: &mut [u8]) {
         let wanted = at.checked_add(out.len()).is_some_and(|end| end <= span.len as usize);
-        let inside = span.offset.checked_add(span.len).is_some_and(|end| end <= self.geometry.tx_bytes);
+        let inside = span.offset.checked_add(span.len).is_some_and(|end| end <= self.geometry.tx_reach());
         let start = self.geometry.region() + span.offset as usize;
         if !(wanted && inside && self.theirs.copy_out(start.saturating_add(at), out)) {
             out.fill(0);
@@ -137,8 +171,9 @@ impl Port {
         }
     }
 
-    /// Copies a message into the receive region and queues its descriptor; [`publish`](Port::publish) shows it.
-    /// `body` is called once, with exactly `body_len` bytes to write, if and only if there is room.
+    /// Copies a message into the receive region, or a long body beside it, and queues its descriptor;
+    /// [`publish`](Port::publish) shows it. If and only if there is room, `body` is called to write the body's bytes from a
+    /// place on: all `body_len` at once, or a long body's piece by piece, in order.
     ///
     /// # Errors
     /// [`Full`]: keep the message and try again after the application has read more. A flat block over 192 bytes or a
@@ -147,27 +182,34 @@ impl Port {
         &mut self,
         header: &DeliveryHeader,
         flat: &[u8],
-        body: impl FnOnce(&mut [u8]),
+        mut body: impl FnMut(usize, &mut [u8]),
         body_len: usize,
     ) -> Result<(), Full> {
         if flat.len() > FLAT_MAX || body_len > self.largest_body() {
             return Err(Full);
         }
-        let Some(offset) = self.reserve(flat.len().next_multiple_of(8) + body_len.next_multiple_of(8)) else {
+        let flat_room = flat.len().next_multiple_of(8);
+        let long = Geometry::is_long(body_len, self.geometry.rx_bytes);
+        let body_room = if long { 0 } else { body_len.next_multiple_of(8) };
+        let Some(offset) = self.reserve(flat_room + body_room, if long { body_len } else { 0 }) else {
             self.starved = true;
             return Err(Full);
         };
-        let body_offset = offset + flat.len().next_multiple_of(8);
         let region = self.geometry.region();
         if let Some(out) = self.own.fill(region + offset, flat.len()) {
             out.copy_from_slice(flat);
         }
-        if let Some(out) = self.own.fill(region + body_offset, body_len) {
-            body(out);
-        }
-        // All below 2³⁰, see `Geometry::check`.
+        let body_offset = if long {
+            self.place_long(body_len, body)
+        } else {
+            if let Some(out) = self.own.fill(region + offset + flat_room, body_len) {
+                body(0, out);
+            }
+            // All below 2³⁰, see `Geometry::check`.
+            (offset + flat_room) as u32
+        };
         let flat = Span { offset: offset as u32, len: flat.len() as u32 };
-        let body = Span { offset: if body_len == 0 { 0 } else { body_offset as u32 }, len: body_len as u32 };
+        let body = Span { offset: if body_len == 0 { 0 } else { body_offset }, len: body_len as u32 };
         layout::store(
             &self.own,
             &self.geometry,
@@ -216,13 +258,42 @@ impl Port {
         self.sleeper.awake(&self.own);
     }
 
-    /// Finds room for `need` bytes and one descriptor; the offset in the region.
-    fn reserve(&mut self, need: usize) -> Option<usize> {
+    /// Gives memory for long messages back to the system, unless there was one since the last time. To be called about once
+    /// a second.
+    pub fn give_back(&mut self) {
+        if self.long.touched == 0 {
+            return;
+        }
+        self.refresh_consumed();
+        if !std::mem::take(&mut self.long.recently) && self.long.used.is_empty() {
+            self.own_long.discard(0, std::mem::take(&mut self.long.touched) as usize);
+        }
+    }
+
+    /// Finds room for `need` bytes and one descriptor, and sees that `long` bytes beside the region are free; the offset in
+    /// the region.
+    fn reserve(&mut self, need: usize, long: usize) -> Option<usize> {
         let need = need as u64;
+        if long > 0 && !self.long.room.has(long as u32) {
+            self.refresh_consumed();
+            if !self.long.room.has(long as u32) {
+                return None;
+            }
+        }
         self.room(need).or_else(|| {
             self.refresh_consumed();
             self.room(need)
         })
+    }
+
+    /// Writes a long body where there is room, as [`reserve`](Port::reserve) has found; its offset.
+    fn place_long(&mut self, len: usize, body: impl FnMut(usize, &mut [u8])) -> u32 {
+        let Some(span) = self.long.room.alloc(len as u32) else { return 0 };
+        self.own_long.copy_in(span.offset as usize, len, body);
+        self.long.used.push_back((self.rx_produced, span));
+        self.long.recently = true;
+        self.long.touched = self.long.touched.max(span.offset + span.len);
+        self.geometry.rx_bytes + span.offset
     }
 
     fn room(&mut self, need: u64) -> Option<usize> {
@@ -261,6 +332,14 @@ impl Port {
                 self.rx_freed = self.rx_freed.max(*end);
             }
             self.rx_consumed = consumed;
+            let outstanding = self.rx_produced.wrapping_sub(consumed);
+            while let Some(&(index, span)) = self.long.used.front() {
+                if self.rx_produced.wrapping_sub(index) <= outstanding {
+                    break;
+                }
+                self.long.used.pop_front();
+                self.long.room.free(span);
+            }
         }
     }
 }

@@ -26,11 +26,17 @@ pub struct Geometry {
     pub tx_bytes: u32,
     /// Bytes in the region the daemon writes: a power of two, 4 KiB to 1 GiB.
     pub rx_bytes: u32,
+    /// Bytes beside either region for long messages: a power of two, 4 KiB to 1 GiB, and so the longest message. They are
+    /// taken from the system only while they are in use.
+    pub long_bytes: u32,
 }
+
+/// A message is long, and goes beside the region, if it takes more than one part in so many of it.
+const LONG_PART: u32 = 8;
 
 impl Default for Geometry {
     fn default() -> Geometry {
-        Geometry { slots: 1024, tx_bytes: 4 << 20, rx_bytes: 4 << 20 }
+        Geometry { slots: 1024, tx_bytes: 4 << 20, rx_bytes: 4 << 20, long_bytes: 64 << 20 }
     }
 }
 
@@ -40,15 +46,20 @@ impl Geometry {
     /// # Errors
     /// [`Error::Geometry`], saying which.
     pub fn check(&self) -> Result<(), Error> {
-        let Geometry { slots, tx_bytes, rx_bytes } = *self;
+        let Geometry { slots, tx_bytes, rx_bytes, long_bytes } = *self;
         if !slots.is_power_of_two() || !(4..=1 << 16).contains(&slots) {
             return Err(Error::Geometry("slots must be a power of two from 4 to 65536"));
         }
-        if ![tx_bytes, rx_bytes]
+        if ![tx_bytes, rx_bytes, long_bytes]
             .iter()
             .all(|bytes| bytes.is_power_of_two() && (4096..=1 << 30).contains(bytes))
         {
-            return Err(Error::Geometry("tx_bytes and rx_bytes must be powers of two from 4 KiB to 1 GiB"));
+            return Err(Error::Geometry(
+                "tx_bytes, rx_bytes and long_bytes must be powers of two from 4 KiB to 1 GiB",
+            ));
+        }
+        if long_bytes < tx_bytes.max(rx_bytes) / LONG_PART {
+            return Err(Error::Geometry("long_bytes must be an eighth of tx_bytes and rx_bytes at least"));
         }
         Ok(())
     }
@@ -58,14 +69,44 @@ impl Geometry {
         (PAGE + self.slots as usize * DESCRIPTOR).next_multiple_of(PAGE)
     }
 
+    /// Where the room for long messages starts in the application's memfd.
+    pub(crate) fn long(&self) -> usize {
+        self.region() + self.tx_bytes as usize
+    }
+
     /// Bytes of the application's memfd.
     pub(crate) fn app_len(&self) -> usize {
-        self.region() + self.tx_bytes as usize
+        self.long() + self.long_bytes as usize
     }
 
     /// Bytes of the daemon's memfd.
     pub(crate) fn daemon_len(&self) -> usize {
         self.region() + self.rx_bytes as usize
+    }
+
+    /// Bytes of the daemon's memfd for long messages.
+    pub(crate) fn long_len(&self) -> usize {
+        self.long_bytes as usize
+    }
+
+    /// Whether a part of a message goes beside a region of so many bytes.
+    pub(crate) fn is_long(len: usize, region: u32) -> bool {
+        len > (region / LONG_PART) as usize
+    }
+
+    /// The longest body that there will ever be room for, in bytes.
+    pub(crate) fn largest_body(&self) -> usize {
+        self.long_bytes.min(MESSAGE_MAX) as usize
+    }
+
+    /// Bytes that offsets in the tx ring can name.
+    pub(crate) fn tx_reach(&self) -> u32 {
+        self.tx_bytes + self.long_bytes
+    }
+
+    /// Bytes that offsets in the rx ring can name.
+    pub(crate) fn rx_reach(&self) -> u32 {
+        self.rx_bytes + self.long_bytes
     }
 
     fn slot(&self, index: u32) -> usize {
@@ -82,6 +123,8 @@ pub struct Handover {
     pub app_memory: OwnedFd,
     /// The memory the daemon writes.
     pub daemon_memory: OwnedFd,
+    /// The memory the daemon writes long messages to.
+    pub long_memory: OwnedFd,
     /// Read end of the pipe that wakes the application.
     pub doorbell: OwnedFd,
     /// Write end of the pipe that wakes the daemon.

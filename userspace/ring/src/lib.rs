@@ -2,8 +2,8 @@
 //!
 //! # Memory
 //!
-//! The daemon makes two memfds per application, seals their sizes, and passes them over a Unix socket ([`attach`]).
-//! Each is one page of control words, a ring of 64-byte descriptors, and a region of bytes:
+//! The daemon makes three memfds per application, seals their sizes, and passes them over a Unix socket ([`attach`]).
+//! Two are one page of control words, a ring of 64-byte descriptors, and a region of bytes:
 //!
 //! ```text
 //! the application's (it maps it read-write, the daemon read-only)     the daemon's (the application can only read it)
@@ -13,6 +13,7 @@
 //!   4096  tx ring: slots × 64 bytes                                     4096  rx ring: slots × 64 bytes
 //!   4096 + 64 × slots, rounded up to a page:                            the same offset:
 //!         tx region: tx_bytes                                                 rx region: rx_bytes
+//!         room for long messages: long_bytes                                  (in the third memfd: the same)
 //! ```
 //!
 //! Indices count descriptors and run freely modulo 2³²; `producer − consumer` descriptors are in the ring, the one with
@@ -27,6 +28,11 @@
 //!   5  count: u32        | 0: u32
 //!   6  7  zero
 //! ```
+//!
+//! Offsets from tx_bytes (rx_bytes) on name the room for long messages. A flat block or body that takes more than an eighth of
+//! the region goes there, and gets a block of its own, so that one long message does not sweep the caches of all short ones.
+//! Either side gives the pages of its room back to the system when it has been out of use for a second or two: what an
+//! application costs is its rings and regions, and for as long as there are long messages up to long_bytes each way.
 //!
 //! Flags: bit 0, the body begins with a metadata block; bit 1, no message of the request follows; bit 2, the request has
 //! no message at all.
@@ -46,8 +52,8 @@
 //! `count` oldest. So a slow reader slows its writer and nobody else. A head is a message here, an end and a response are
 //! not. *Taken* says that the room of the `count` oldest is free, usually long before they are consumed.
 //!
-//! The rx region is a byte ring in lockstep with the rx ring: consuming a descriptor frees its bytes. The tx region is
-//! the application's to allocate; a call's span is free again when its response (or "cancelled") arrives, a reply's
+//! The rx region is a byte ring in lockstep with the rx ring: consuming a descriptor frees its bytes, and those of its long
+//! body. The tx region is the application's to allocate; a call's span is free again when its response (or "cancelled") arrives, a reply's
 //! when "released" does, a stream's message's when it is "taken" or its call has ended, whichever is first.
 //!
 //! # Waking

@@ -7,7 +7,7 @@
 
 use crate::Error;
 use rustix::fd::BorrowedFd;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -111,6 +111,46 @@ impl Mapping {
         Some(unsafe { std::slice::from_raw_parts_mut(self.at(offset, len).as_ptr(), len) })
     }
 
+    /// Writes `len` bytes to memory that another process may write too, piece by piece as `source` yields them from the
+    /// given place on; false, with nothing written, where they aren't in the mapping. No reference to that memory exists.
+    pub(crate) fn copy_in(
+        &mut self,
+        offset: usize,
+        len: usize,
+        mut source: impl FnMut(usize, &mut [u8]),
+    ) -> bool {
+        let aligned = offset.is_multiple_of(size_of::<u64>());
+        if self.access == Access::Read || !aligned || !self.holds(offset, len) {
+            return false;
+        }
+        let mut piece = [0; PIECE];
+        for at in (0..len).step_by(PIECE) {
+            let piece = &mut piece[..PIECE.min(len - at)];
+            source(at, piece);
+            let start = self.at(offset + at, piece.len()).as_ptr();
+            let (words, tail) = piece.as_chunks::<{ size_of::<u64>() }>();
+            for (index, word) in words.iter().enumerate() {
+                write_word(start.wrapping_add(index * size_of::<u64>()), *word);
+            }
+            let last = start.wrapping_add(words.len() * size_of::<u64>());
+            for (index, byte) in tail.iter().enumerate() {
+                write_byte(last.wrapping_add(index), *byte);
+            }
+        }
+        true
+    }
+
+    /// Gives the memory of `len` bytes, whole pages, back to the system: they read as zeros from then on, and are taken
+    /// again as they are written. For mappings of memfds that are not sealed against writing.
+    pub(crate) fn discard(&mut self, offset: usize, len: usize) {
+        if self.access == Access::Read || !self.holds(offset, len) {
+            return;
+        }
+        // SAFETY: within the mapping (checked); no reference into it exists, since `self` is borrowed mutably.
+        // Where the kernel won't, the memory stays taken, and nothing else is lost.
+        let _ = unsafe { madvise(self.at(offset, len).as_ptr().cast(), len, Advice::LinuxRemove) };
+    }
+
     #[inline]
     fn holds(&self, offset: usize, len: usize) -> bool {
         offset.checked_add(len).is_some_and(|end| end <= self.len)
@@ -124,6 +164,21 @@ impl Mapping {
         // SAFETY: within the mapping, as just checked.
         unsafe { self.base.add(offset) }
     }
+}
+
+/// Bytes that [`Mapping::copy_in`] takes at a time: they stay in the nearest cache.
+const PIECE: usize = 8 << 10;
+
+#[inline]
+fn write_byte(pointer: *mut u8, byte: u8) {
+    // SAFETY: `copy_in`, the only caller, stays within the range it has checked.
+    unsafe { pointer.write_volatile(byte) }
+}
+
+#[inline]
+fn write_word(pointer: *mut u8, word: [u8; size_of::<u64>()]) {
+    // SAFETY: as in `write_byte`; aligned, since `copy_in` has checked where it starts and pieces are whole words.
+    unsafe { pointer.cast::<u64>().write_volatile(u64::from_ne_bytes(word)) }
 }
 
 #[inline]

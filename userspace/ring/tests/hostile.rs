@@ -6,19 +6,19 @@ use rustix::fd::OwnedFd;
 use tollfree_ring::{AppOp, Corrupt, DaemonOp, DeliveryHeader, Full, Geometry, Handover, daemon};
 use tollfree_wire::header::{FLAT_MAX, MESSAGE_MAX};
 
-const GEOMETRY: Geometry = Geometry { slots: 16, tx_bytes: 8192, rx_bytes: 4096 };
+const GEOMETRY: Geometry = Geometry { slots: 16, tx_bytes: 8192, rx_bytes: 4096, long_bytes: 8192 };
 const RING: u64 = 4096;
 
 /// The hostile application: it has the memory, but not our library.
 struct Hostile {
     memory: OwnedFd,
-    _rest: (OwnedFd, OwnedFd, OwnedFd),
+    _rest: (OwnedFd, OwnedFd, OwnedFd, OwnedFd),
 }
 
 fn hostile() -> (Hostile, daemon::Port) {
     let (port, handover) = daemon::Port::create(&GEOMETRY).unwrap();
-    let Handover { geometry: _, app_memory, daemon_memory, doorbell, bell } = handover;
-    (Hostile { memory: app_memory, _rest: (daemon_memory, doorbell, bell) }, port)
+    let Handover { geometry: _, app_memory, daemon_memory, long_memory, doorbell, bell } = handover;
+    (Hostile { memory: app_memory, _rest: (daemon_memory, long_memory, doorbell, bell) }, port)
 }
 
 impl Hostile {
@@ -37,7 +37,7 @@ fn turn(port: &mut daemon::Port) -> Result<usize, Corrupt> {
     while let Some(submission) = port.pop()? {
         assert!(submission.flat.len as usize <= FLAT_MAX && submission.body.len <= MESSAGE_MAX);
         for span in [submission.flat, submission.body] {
-            assert!(span.offset + span.len <= GEOMETRY.tx_bytes);
+            assert!(span.offset + span.len <= GEOMETRY.tx_bytes + GEOMETRY.long_bytes);
             port.read(span, 0, &mut vec![0; span.len as usize]);
         }
         popped += 1;
@@ -46,9 +46,12 @@ fn turn(port: &mut daemon::Port) -> Result<usize, Corrupt> {
     port.commit();
     let header = DeliveryHeader { method: 1, ..DeliveryHeader::new(DaemonOp::Response, 1) };
     for _ in 0..popped + 2 {
-        let _: Result<(), Full> = port.deliver(&header, &[1; 8], |out| out.fill(1), 500);
+        for len in [500, 5000] {
+            let _: Result<(), Full> = port.deliver(&header, &[1; 8], |_, out| out.fill(1), len);
+        }
     }
     port.publish();
+    port.give_back();
     if port.prepare_sleep() {
         port.drain_doorbell();
     }
@@ -74,8 +77,8 @@ fn every_lie_has_its_name() {
         ("flags", [vec![1, 0, 0, 8], descriptor(1, 0, (0, 0), (0, 0))[4..].to_vec()].concat(), "reserved"),
         ("status", descriptor(2, 17, (0, 0), (0, 0)), "status 17"),
         ("flat over the limit", descriptor(1, 0, (0, 193), (0, 0)), "flat block of 193"),
-        ("flat past the end", descriptor(1, 0, (8192, 1), (0, 0)), "flat block of 1 bytes at 8192"),
-        ("body past the end", descriptor(1, 0, (0, 0), (1, 8192)), "body of 8192 bytes at 1"),
+        ("flat past the end", descriptor(1, 0, (16384, 1), (0, 0)), "flat block of 1 bytes at 16384"),
+        ("body past the end", descriptor(1, 0, (0, 0), (1, 16384)), "body of 16384 bytes at 1"),
         ("body that overflows", descriptor(1, 0, (0, 0), (u32::MAX, u32::MAX)), "body"),
         ("reserved", [descriptor(1, 0, (0, 0), (0, 0))[..63].to_vec(), vec![1]].concat(), "reserved"),
     ];
@@ -109,7 +112,7 @@ fn indices_out_of_reach_are_corrupt() {
 
 /// Descriptors near the truth, so that the checks behind the first are reached too.
 fn near_truth() -> impl Strategy<Value = Vec<u8>> {
-    let edge = prop_oneof![0..300u32, 8000..8300u32, any::<u32>()];
+    let edge = prop_oneof![0..300u32, 8000..8300u32, 16300..16400u32, any::<u32>()];
     let span = (edge.clone(), edge);
     (0..11u8, 0..19u8, span.clone(), span)
         .prop_map(|(op, status, flat, body)| descriptor(op, status, flat, body))
@@ -153,7 +156,7 @@ proptest! {
     fn descriptors_that_change_while_read_are_still_checked(seed in any::<u64>()) {
         let (app, mut port) = hostile();
         let good = descriptor(1, 0, (0, 192), (192, 8000)).repeat(16);
-        let bad = descriptor(1, 0, (8191, 192), (seed as u32, u32::MAX)).repeat(16);
+        let bad = descriptor(1, 0, (16383, 192), (seed as u32, u32::MAX)).repeat(16);
         app.write(RING, &good);
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {

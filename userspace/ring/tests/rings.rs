@@ -8,7 +8,7 @@ use tollfree_ring::{
 };
 use tollfree_wire::Code;
 
-const SMALL: Geometry = Geometry { slots: 8, tx_bytes: 4096, rx_bytes: 4096 };
+const SMALL: Geometry = Geometry { slots: 8, tx_bytes: 4096, rx_bytes: 4096, long_bytes: 4096 };
 
 fn ports(geometry: &Geometry) -> (app::Port, daemon::Port) {
     let (daemon, handover) = daemon::Port::create(geometry).unwrap();
@@ -64,7 +64,7 @@ fn a_submission_and_a_delivery_arrive_as_they_left() {
     daemon.read(body, 69_994, &mut past);
     assert_eq!(past, [0; 8], "reads past the span are zeros");
 
-    daemon.deliver(&response(3), b"flat", |out| out.copy_from_slice(&bytes), bytes.len()).unwrap();
+    daemon.deliver(&response(3), b"flat", |_, out| out.copy_from_slice(&bytes), bytes.len()).unwrap();
     assert!(app.pop(|_| ()).unwrap().is_none(), "not published yet");
     daemon.publish();
     app.pop(|delivery| {
@@ -98,23 +98,125 @@ fn full_rings_refuse_and_recover() {
         );
         daemon.commit();
 
+        // 512 bytes is as long as a body in the region gets: five fit with their flat blocks.
         let big = daemon.largest_body();
-        assert_eq!(daemon.deliver(&response(0), &[], |_| (), big + 1), Err(Full));
-        daemon.deliver(&response(1), &[1; 192], |out| out.fill(2), big).unwrap();
-        assert_eq!(daemon.deliver(&response(2), &[], |out| out.fill(0), 64), Err(Full));
+        assert_eq!(daemon.deliver(&response(0), &[], |_, _| (), big + 1), Err(Full));
+        for _ in 0..5 {
+            daemon.deliver(&response(1), &[1; 192], |_, out| out.fill(2), 512).unwrap();
+        }
+        assert_eq!(daemon.deliver(&response(2), &[1; 192], |_, out| out.fill(0), 512), Err(Full));
         daemon.publish();
-        app.pop(|delivery| assert_eq!(delivery.body, vec![2; big])).unwrap().unwrap();
+        for _ in 0..5 {
+            app.pop(|delivery| assert_eq!(delivery.body, vec![2; 512])).unwrap().unwrap();
+        }
         assert_eq!(
-            daemon.deliver(&response(2), &[], |out| out.fill(0), 64),
+            daemon.deliver(&response(2), &[1; 192], |_, out| out.fill(0), 512),
             Err(Full),
             "read but not committed"
         );
         app.commit();
-        daemon.deliver(&response(2), &[], |out| out.fill(3), 64).unwrap();
+        daemon.deliver(&response(2), &[], |_, out| out.fill(3), 64).unwrap();
         daemon.publish();
         app.pop(|delivery| assert_eq!(delivery.body, [3; 64])).unwrap().unwrap();
         app.commit();
     }
+}
+
+const LONG: Geometry = Geometry { slots: 8, tx_bytes: 4096, rx_bytes: 4096, long_bytes: 256 << 10 };
+
+/// Bytes that are each another's neighbour's only.
+fn pattern(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 7 + at / 251 + seed) as u8).collect()
+}
+
+#[test]
+fn long_messages_go_beside_the_region_in_both_directions() {
+    let (mut app, mut daemon) = ports(&LONG);
+    for round in 0..5 {
+        // Four blocks of 64 KiB, or one of all.
+        for len in [513, 50_001, 65_536, 256 << 10] {
+            let body = pattern(len, round);
+            let span = app.alloc(len as u32).expect("everything was freed");
+            assert!(app.write(span, 0, &body));
+            app.push(&call(1, Span::default(), span)).unwrap();
+            app.publish();
+            let got = daemon.pop().unwrap().unwrap();
+            let mut copy = vec![0; len];
+            daemon.read(got.body, 0, &mut copy);
+            assert!(copy == body, "{len} bytes up");
+            app.free(span);
+            daemon.commit();
+
+            let write = |at: usize, out: &mut [u8]| out.copy_from_slice(&body[at..at + out.len()]);
+            daemon.deliver(&response(1), b"flat", write, len).unwrap();
+            daemon.publish();
+            app.pop(|delivery| {
+                assert!(delivery.flat == b"flat" && delivery.body == body, "{len} bytes down")
+            })
+            .unwrap()
+            .unwrap();
+            app.commit();
+        }
+    }
+}
+
+#[test]
+fn when_the_room_for_long_messages_is_full_short_ones_still_pass() {
+    let (mut app, mut daemon) = ports(&LONG);
+    let spans: Vec<Span> = std::iter::from_fn(|| app.alloc(60_000)).collect();
+    assert_eq!(spans.len(), 4);
+    assert!(app.alloc(100).is_some());
+    spans.into_iter().for_each(|span| app.free(span));
+    assert!(app.alloc(256 << 10).is_some());
+
+    for _ in 0..4 {
+        daemon.deliver(&response(1), &[], |_, out| out.fill(1), 60_000).unwrap();
+    }
+    assert_eq!(daemon.deliver(&response(1), &[], |_, out| out.fill(1), 60_000), Err(Full));
+    daemon.deliver(&response(2), &[], |_, out| out.fill(2), 100).unwrap();
+    daemon.publish();
+    assert_eq!(app.pop(|delivery| delivery.body == vec![1; 60_000]), Ok(Some(true)));
+    app.commit();
+    daemon.deliver(&response(3), &[], |_, out| out.fill(3), 60_000).unwrap();
+    daemon.publish();
+    let mut rest = Vec::new();
+    while let Some(got) = app.pop(|delivery| (delivery.call, delivery.body.len())).unwrap() {
+        rest.push(got);
+    }
+    assert_eq!(rest, [(1, 60_000), (1, 60_000), (1, 60_000), (2, 100), (3, 60_000)]);
+}
+
+#[test]
+fn what_long_messages_took_is_given_back_when_they_are_gone() {
+    let (mut daemon, handover) = daemon::Port::create(&LONG).unwrap();
+    let memories = [handover.app_memory.try_clone().unwrap(), handover.long_memory.try_clone().unwrap()];
+    let mut app = app::Port::open(handover).unwrap();
+    let taken = || memories.each_ref().map(|memory| rustix::fs::fstat(memory).unwrap().st_blocks * 512);
+    let before = taken();
+    let span = app.alloc(100_000).unwrap();
+    assert!(app.write(span, 0, &[1; 100_000]));
+    daemon.deliver(&response(1), &[], |_, out| out.fill(1), 100_000).unwrap();
+    daemon.publish();
+    let full = taken();
+    assert!(full[0] >= before[0] + 100_000 && full[1] >= before[1] + 100_000, "{before:?} {full:?}");
+    for _ in 0..3 {
+        app.give_back();
+        daemon.give_back();
+    }
+    assert_eq!(taken(), full, "in use");
+    assert_eq!(app.pop(|delivery| delivery.body == vec![1; 100_000]), Ok(Some(true)));
+    app.commit();
+    app.free(span);
+    assert!(app.holds_long());
+    app.give_back();
+    daemon.give_back();
+    app.give_back();
+    daemon.give_back();
+    assert!(!app.holds_long());
+    let after = taken();
+    assert!(after[0] < before[0] + 10_000 && after[1] == before[1], "{before:?} {after:?}");
+    let span = app.alloc(100_000).unwrap();
+    assert!(app.write(span, 0, &[2; 100_000]), "it can be used again");
 }
 
 #[test]
@@ -124,7 +226,7 @@ fn a_sleeper_is_rung_once_for_work_and_for_room() {
         let mut buffer = [0; 16];
         rustix::io::read(port.doorbell(), &mut buffer).unwrap_or(0)
     };
-    daemon.deliver(&response(1), &[], |_| (), 0).unwrap();
+    daemon.deliver(&response(1), &[], |_, _| (), 0).unwrap();
     daemon.publish();
     assert_eq!(rings(&app), 0, "awake");
     assert!(!app.prepare_sleep(), "work is there");
@@ -132,7 +234,7 @@ fn a_sleeper_is_rung_once_for_work_and_for_room() {
     app.pop(|_| ()).unwrap().unwrap();
     assert!(app.prepare_sleep());
     for _ in 0..3 {
-        daemon.deliver(&response(1), &[], |_| (), 0).unwrap();
+        daemon.deliver(&response(1), &[], |_, _| (), 0).unwrap();
         daemon.publish();
     }
     assert_eq!(rings(&app), 1);
@@ -177,13 +279,13 @@ fn nothing_is_lost_between_two_sleepy_threads() {
                 daemon.read(submission.body, 0, &mut body);
                 stuck = Some((submission.call, body));
                 if let Some((cookie, body)) = stuck
-                    && daemon.deliver(&response(cookie), &[], |out| out.copy_from_slice(&body), 24).is_ok()
+                    && daemon.deliver(&response(cookie), &[], |_, out| out.copy_from_slice(&body), 24).is_ok()
                 {
                     (stuck, done, moved) = (None, done + 1, true);
                 }
             }
             if let Some((cookie, body)) = stuck
-                && daemon.deliver(&response(cookie), &[], |out| out.copy_from_slice(&body), 24).is_ok()
+                && daemon.deliver(&response(cookie), &[], |_, out| out.copy_from_slice(&body), 24).is_ok()
             {
                 (stuck, done, moved) = (None, done + 1, true);
             }
@@ -243,7 +345,7 @@ fn the_application_cannot_resize_or_write_what_is_not_its_own() {
     use rustix::fs::ftruncate;
     use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
     let (_daemon, handover) = daemon::Port::create(&SMALL).unwrap();
-    for memory in [&handover.app_memory, &handover.daemon_memory] {
+    for memory in [&handover.app_memory, &handover.daemon_memory, &handover.long_memory] {
         assert_eq!(ftruncate(memory, 0), Err(rustix::io::Errno::PERM));
         assert_eq!(ftruncate(memory, 1 << 20), Err(rustix::io::Errno::PERM));
     }
@@ -281,7 +383,7 @@ fn attaching_passes_the_rings_and_the_credentials() {
         let (mut port, handover) = daemon::Port::create(&Geometry::default()).unwrap();
         attach::reply(&stream, Ok(&handover)).unwrap();
         drop(handover);
-        port.deliver(&response(5), &[], |_| (), 0).unwrap();
+        port.deliver(&response(5), &[], |_, _| (), 0).unwrap();
         port.publish();
         let (mut refused, _) = listener.accept().unwrap();
         attach::accept(&mut refused).unwrap();

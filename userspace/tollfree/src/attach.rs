@@ -3,10 +3,11 @@
 use crate::Status;
 use crate::outgoing::{Encode, Outgoing};
 use std::path::Path;
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tollfree_ring::app::Port;
-use tollfree_ring::{Span, attach};
+use tollfree_ring::{Geometry, Span, attach};
 
 /// What an attached application listens to.
 pub struct Ears {
@@ -85,6 +86,41 @@ fn fill(out: &mut [u8], metadata: &[u8], body: Option<&dyn Encode>) -> bool {
     let Some((block, message)) = out.split_at_mut_checked(metadata.len()) else { return false };
     block.copy_from_slice(metadata);
     body.map_or(message.is_empty(), |body| body.encode_into(message))
+}
+
+/// How often an application looks whether the memory of its long messages may go back to the system.
+pub const LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes of stream messages that are in shared memory.
+#[derive(Debug, Default)]
+pub struct StreamRoom {
+    short: usize,
+    long: usize,
+}
+
+impl StreamRoom {
+    /// Whether a stream's message may be written now. Half of the region, and of the room for long messages, is for other
+    /// calls, however slowly the streams are read.
+    pub fn admits(&self, port: &Port, len: usize) -> bool {
+        let Geometry { tx_bytes, long_bytes, .. } = *port.geometry();
+        let (taken, all) = if port.is_long(len) { (self.long, long_bytes) } else { (self.short, tx_bytes) };
+        taken == 0 || taken + len <= all as usize / 2
+    }
+
+    /// A message was written.
+    pub fn add(&mut self, port: &Port, len: usize) {
+        *self.of(port, len) += len;
+    }
+
+    /// A message's room is free.
+    pub fn remove(&mut self, port: &Port, len: usize) {
+        let taken = self.of(port, len);
+        *taken = taken.saturating_sub(len);
+    }
+
+    fn of(&mut self, port: &Port, len: usize) -> &mut usize {
+        if port.is_long(len) { &mut self.long } else { &mut self.short }
+    }
 }
 
 /// An empty part takes no room.

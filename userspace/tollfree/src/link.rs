@@ -4,7 +4,7 @@
 //! not worth a wake-up. When it gives up it asks the daemon to ring; [`listen`] hears that, drains the ring, and wakes
 //! the tasks whose responses came. Whoever drains, drains for all.
 
-use crate::attach::{Ears, free, hear_end, hush, open, process_name, write};
+use crate::attach::{Ears, LOOK, StreamRoom, free, hear_end, hush, open, process_name, write};
 use crate::outgoing::Outgoing;
 use crate::received::Received;
 use crate::{Status, Waiting};
@@ -47,8 +47,7 @@ struct State {
     room: Vec<Waker>,
     /// Descriptors without bytes that found the ring full: cancellations, credits, ends of streams.
     unsent: VecDeque<Submission>,
-    /// Bytes of stream messages in the region.
-    stream_bytes: usize,
+    stream_room: StreamRoom,
     /// Set once the daemon is gone.
     dead: Option<Status>,
 }
@@ -97,7 +96,7 @@ impl Link {
             outstanding: 0,
             room: Vec::new(),
             unsent: VecDeque::new(),
-            stream_bytes: 0,
+            stream_room: StreamRoom::default(),
             dead: None,
         };
         Ok((Link { state: Mutex::new(state), waiting }, ears))
@@ -178,7 +177,7 @@ impl Link {
         }
         if outgoing.body_len > state.port.largest_body() {
             let largest = state.port.largest_body();
-            let why = format!("the request has {} bytes; the ring takes {largest}", outgoing.body_len);
+            let why = format!("the request has {} bytes; the rings take {largest}", outgoing.body_len);
             return Poll::Ready(Err(Status::resource_exhausted(why)));
         }
         match state.submit(outgoing, call, stream) {
@@ -483,6 +482,8 @@ pub async fn listen(link: Arc<Link>, ears: Ears) {
     let Ears { doorbell, stream } = ears;
     let mut byte = [0; 1];
     loop {
+        // Long messages come rarely without a ring or two: it is enough to look then.
+        let holds_long = link.state().port.holds_long();
         tokio::select! {
             ready = doorbell.readable() => {
                 if ready.is_err() || hush(&doorbell) {
@@ -500,6 +501,7 @@ pub async fn listen(link: Arc<Link>, ears: Ears) {
             read = hear_end(&stream, &mut byte) => {
                 if read { break }
             }
+            () = tokio::time::sleep(LOOK), if holds_long => link.state().port.give_back(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! One task owns the ring. It starts each handler itself, so that an answer that needs no waiting costs no task; a
 //! handler that does wait goes on in a task of its own and sends its answer through a channel.
 
-use crate::attach::{Ears, free, hear_end, hush, open, process_name, write};
+use crate::attach::{Ears, LOOK, StreamRoom, free, hear_end, hush, open, process_name, write};
 use crate::flow::Inbox;
 use crate::metadata::MetadataMap;
 use crate::outgoing::Outgoing;
@@ -110,7 +110,7 @@ impl Server {
             spans: HashMap::new(),
             streams: HashMap::new(),
             stalled: VecDeque::new(),
-            stream_bytes: 0,
+            stream_room: StreamRoom::default(),
             closing: None,
         };
         desk.run(ears, answered, shutdown).await
@@ -146,8 +146,7 @@ struct Desk {
     streams: HashMap<u64, ServerStream>,
     /// Those of them whose messages found no room.
     stalled: VecDeque<u64>,
-    /// Bytes of stream messages in the region.
-    stream_bytes: usize,
+    stream_room: StreamRoom,
     closing: Option<Instant>,
 }
 
@@ -162,6 +161,7 @@ impl Desk {
         let mut shutdown = pin!(shutdown);
         let mut byte = [0; 1];
         let mut worked = Instant::now();
+        let mut looked = worked;
         loop {
             let mut any = self.turn()?;
             while let Ok(answer) = answered.try_recv() {
@@ -197,7 +197,13 @@ impl Desk {
                 self.port.awake();
                 continue;
             }
-            let until = self.closing.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let now = Instant::now();
+            if self.port.holds_long() && now >= looked + LOOK {
+                self.port.give_back();
+                looked = now;
+            }
+            let patience = if self.port.holds_long() { LOOK } else { Duration::from_secs(3600) };
+            let until = self.closing.unwrap_or(now + patience);
             tokio::select! {
                 _ = doorbell.readable() => if hush(&doorbell) {
                     return Err(gone());
@@ -372,7 +378,7 @@ impl Desk {
         let largest = self.port.largest_body();
         let (too_long, broken);
         let (status, outgoing) = if outgoing.body_len > largest {
-            let why = format!("the response has {} bytes; the ring takes {largest}", outgoing.body_len);
+            let why = format!("the response has {} bytes; the rings take {largest}", outgoing.body_len);
             too_long = Outgoing::status(&Status::resource_exhausted(why));
             (too_long.0, &too_long.1)
         } else {

@@ -19,7 +19,7 @@ const REFUSE: MethodInfo = MethodInfo { path: "/test.Echo/Refuse", id: 4 };
 const STUCK: MethodInfo = MethodInfo { path: "/test.Echo/Stuck", id: 5 };
 const ABSENT: MethodInfo = MethodInfo { path: "/test.Echo/Absent", id: 6 };
 
-const SMALL: Geometry = Geometry { slots: 4, tx_bytes: 8192, rx_bytes: 8192 };
+const SMALL: Geometry = Geometry { slots: 4, tx_bytes: 8192, rx_bytes: 8192, long_bytes: 8192 };
 
 /// As a stub generator writes it: `number` is flat, the rest is protobuf.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -205,10 +205,10 @@ async fn waiting_for_room_counts_towards_the_deadline() {
     let (_daemon, channel, _serving) = setup(SMALL, Waiting::Adaptive).await;
     let filling = tokio::spawn({
         let channel = channel.clone();
-        async move { say(&channel, STUCK, note(1, 3000)).await }
+        async move { say(&channel, STUCK, note(1, 5000)).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let mut request = Request::new(note(2, 3000));
+    let mut request = Request::new(note(2, 5000));
     request.set_timeout(Duration::from_millis(50));
     let call = channel.call::<Note, Note>(ECHO, request);
     let status = soon("a call without room", call).await.unwrap_err();
@@ -219,10 +219,10 @@ async fn waiting_for_room_counts_towards_the_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_never_fits_is_refused_at_once() {
     let (_daemon, channel, _serving) = setup(SMALL, Waiting::Adaptive).await;
-    let half = SMALL.tx_bytes as usize / 2;
-    let status = soon("a call too long", say(&channel, ECHO, note(1, half + 1))).await.unwrap_err();
+    let most = SMALL.long_bytes as usize;
+    let status = soon("a call too long", say(&channel, ECHO, note(1, most + 1))).await.map(drop).unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-    soon("a call after it", say(&channel, ECHO, note(2, half - 200))).await.unwrap();
+    soon("a call after it", say(&channel, ECHO, note(2, most - 200))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

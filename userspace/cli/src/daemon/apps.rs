@@ -20,7 +20,7 @@ const GREETINGS_MAX: usize = 64;
 const NAME_MAX: usize = 64;
 
 /// Accepts applications until the task is dropped.
-pub async fn serve(listener: UnixListener, engine: Handle) {
+pub async fn serve(listener: UnixListener, engine: Handle, geometry: Geometry) {
     let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
     loop {
         let Ok(permit) = greetings.clone().acquire_owned().await else { return };
@@ -35,7 +35,7 @@ pub async fn serve(listener: UnixListener, engine: Handle) {
         };
         let engine = engine.clone();
         tokio::spawn(async move {
-            let attached = greet(stream, &engine).await;
+            let attached = greet(stream, &engine, geometry).await;
             drop(permit);
             match attached {
                 Ok(attached) => attached.until_gone(&engine).await,
@@ -60,12 +60,12 @@ struct Greeting {
     gone: oneshot::Receiver<Gone>,
 }
 
-async fn greet(stream: UnixStream, engine: &Handle) -> Result<Attached> {
+async fn greet(stream: UnixStream, engine: &Handle, geometry: Geometry) -> Result<Attached> {
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
     // Blocks for as long as the application takes, at most a few seconds.
     let Greeting { stream, attach, handover, gone } =
-        tokio::task::spawn_blocking(move || greeting(stream)).await??;
+        tokio::task::spawn_blocking(move || greeting(stream, &geometry)).await??;
 
     // The engine first: an application must not find rings that nobody polls.
     let id = match ask(engine, |reply| Command::Attach(Box::new(attach), reply)).await {
@@ -89,13 +89,13 @@ async fn greet(stream: UnixStream, engine: &Handle) -> Result<Attached> {
     }
 }
 
-fn greeting(mut stream: BlockingStream) -> Result<Greeting> {
+fn greeting(mut stream: BlockingStream, geometry: &Geometry) -> Result<Greeting> {
     let (said, peer) = attach::accept(&mut stream)?;
     let attach::Attach { version: _, mut name, descriptor_sets, serves } = said;
     name.retain(|c| !c.is_control());
     let name: String = name.chars().take(NAME_MAX).collect();
     let prepared = manifest(&descriptor_sets, &serves).and_then(|manifest| {
-        let (port, handover) = Port::create(&Geometry::default()).context("cannot make its rings")?;
+        let (port, handover) = Port::create(geometry).context("cannot make its rings")?;
         Ok((manifest, port, handover))
     });
     match prepared {

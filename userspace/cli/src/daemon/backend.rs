@@ -138,6 +138,7 @@ fn transport_config(config: &Config) -> Result<tollfree_transport::Config> {
         secret,
         epoch,
         idle_ms: config.idle_timeout.as_millis() as u32,
+        reassembly_bytes: (config.reassembly_mib as usize) << 20,
         ..tollfree_transport::Config::default()
     })
 }

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tollfree_loader::DEFAULT_PORTS;
+use tollfree_ring::Geometry;
 use tollfree_wire::frame::Ports;
 use tollfree_wire::maps::IDENTITY_MAX;
 
@@ -208,6 +209,10 @@ pub struct Config {
     /// Its permissions, in octal; `"0666"`: every local user may attach.
     #[serde(deserialize_with = "octal")]
     pub app_socket_mode: u32,
+    /// Memory for long messages to and from each application, in MiB each way, a power of two; 64. Taken while in use.
+    pub app_long_mib: u32,
+    /// Memory for long messages that arrive from other hosts, in MiB, half of it for any one host; 64. Taken while in use.
+    pub reassembly_mib: u32,
     /// Which host serves which service.
     #[serde(rename = "route")]
     pub routes: Vec<Route>,
@@ -255,6 +260,8 @@ impl Default for Config {
             wait: Wait::default(),
             app_socket: None,
             app_socket_mode: 0o666,
+            app_long_mib: 64,
+            reassembly_mib: 64,
             routes: Vec::new(),
             identities: Vec::new(),
             keys: BTreeMap::new(),
@@ -323,6 +330,18 @@ impl Config {
                 format!("`frames` is a power of two from 64 to 65536, not {}", self.frames),
             ));
         }
+        if !self.app_long_mib.is_power_of_two() || !(1..=1024).contains(&self.app_long_mib) {
+            return Err((
+                "app_long_mib",
+                format!("`app_long_mib` is a power of two from 1 to 1024, not {}", self.app_long_mib),
+            ));
+        }
+        if !(1..=65_536).contains(&self.reassembly_mib) {
+            return Err((
+                "reassembly_mib",
+                format!("`reassembly_mib` is between 1 and 65536, not {}", self.reassembly_mib),
+            ));
+        }
         if self.idle_timeout < Duration::from_millis(100)
             || self.idle_timeout > Duration::from_secs(24 * 3600)
         {
@@ -359,6 +378,11 @@ impl Config {
     /// The address of the `udp` backend.
     pub fn listen(&self) -> SocketAddr {
         self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORTS.first)))
+    }
+
+    /// What is shared with each application.
+    pub fn rings(&self) -> Geometry {
+        Geometry { long_bytes: self.app_long_mib << 20, ..Geometry::default() }
     }
 
     /// The socket that applications attach to.
@@ -450,6 +474,8 @@ idle_timeout = "5s"
 wait = "busy"
 app_socket = "/tmp/a.sock"
 app_socket_mode = "0660"
+app_long_mib = 128
+reassembly_mib = 96
 [[route]]
 service = "demo.Hash"
 peer = "10.77.0.2:7400"
@@ -471,6 +497,7 @@ at = "client"
             (Backend::Afxdp, XdpMode::Generic, Wait::Busy)
         );
         assert_eq!((config.ports(), config.app_socket_mode), (Ports { first: 7401, count: 4 }, 0o660));
+        assert_eq!((config.app_long_mib, config.reassembly_mib), (128, 96));
         assert_eq!(config.idle_timeout, Duration::from_secs(5));
         assert_eq!(config.routes[0].peer.port(), 7400);
         assert_eq!(config.identities[0].address, Cidr { address: [10, 0, 0, 0].into(), bits: 24 });
@@ -525,6 +552,8 @@ at = "client"
             ("frames = 1000\n", (1, 1), "power of two"),
             ("ports = 4\n", (1, 1), "belongs to backend"),
             ("backend = \"afxdp\"\ninterface = \"a\"\nport = 65530\nports = 7\n", (4, 1), "end at 65536"),
+            ("app_long_mib = 48\n", (1, 1), "power of two"),
+            ("reassembly_mib = 0\n", (1, 1), "between 1 and 65536"),
         ];
         for (text, at, message) in cases {
             let mistake = Config::parse(text).unwrap_err();

@@ -112,7 +112,7 @@ impl Daemon {
         let (_admin_file, admin) = SocketFile::listen(&admin_path, ADMIN_MODE)?;
         info!("ready: applications attach at {}, commands at {}", app_path.display(), admin_path.display());
         tokio::select! {
-            () = apps::serve(app, self.engine.clone()) => {}
+            () = apps::serve(app, self.engine.clone(), self.config.rings()) => {}
             () = admin::serve(admin, self.clone()) => {}
             () = self.follow_addresses() => {}
         }

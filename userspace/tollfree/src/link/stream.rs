@@ -89,7 +89,7 @@ impl State {
     /// Frees the room of a stream's messages.
     pub fn free_messages(&mut self, messages: VecDeque<(Span, Span)>) {
         for (flat, body) in messages {
-            self.stream_bytes = self.stream_bytes.saturating_sub(len(flat, body));
+            self.stream_room.remove(&self.port, len(flat, body));
             free(&mut self.port, flat, body);
         }
     }
@@ -111,9 +111,7 @@ impl State {
         if !stream.window.is_open() {
             return Ok(None);
         }
-        // Half of the region is for other calls, however slowly the streams are read.
-        let half = self.port.largest_body();
-        if self.stream_bytes > 0 && self.stream_bytes + outgoing.len() > half {
+        if !self.stream_room.admits(&self.port, outgoing.len()) {
             return Ok(None);
         }
         let Some((flat, body)) = write(&mut self.port, outgoing)? else { return Ok(None) };
@@ -131,7 +129,7 @@ impl State {
 
     /// Takes note of a message that the daemon has.
     fn hold(&mut self, cookie: u64, flat: Span, body: Span) {
-        self.stream_bytes += len(flat, body);
+        self.stream_room.add(&self.port, len(flat, body));
         if let Some(stream) = self.slot(cookie).and_then(|slot| slot.stream.as_mut()) {
             stream.window.count(len(flat, body));
             stream.sent.push_back((flat, body));
@@ -184,7 +182,7 @@ impl Link {
             return Poll::Ready(Err(over()));
         }
         if outgoing.body_len > largest {
-            let why = format!("the message has {} bytes; the ring takes {largest}", outgoing.body_len);
+            let why = format!("the message has {} bytes; the rings take {largest}", outgoing.body_len);
             return Poll::Ready(Err(Status::resource_exhausted(why)));
         }
         match state.write_message(cookie, outgoing) {

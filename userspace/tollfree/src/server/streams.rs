@@ -141,12 +141,11 @@ impl Desk {
     fn try_message(&mut self, handle: u64, op: AppOp, outgoing: Outgoing) -> Option<Outgoing> {
         let largest = self.port.largest_body();
         if outgoing.body_len > largest {
-            let why = format!("a response has {} bytes; the ring takes {largest}", outgoing.body_len);
+            let why = format!("a response has {} bytes; the rings take {largest}", outgoing.body_len);
             self.give_up(handle, &Status::resource_exhausted(why));
             return None;
         }
-        // Half of the region is for other calls, however slowly the streams are read.
-        if self.stream_bytes > 0 && self.stream_bytes + outgoing.len() > largest {
+        if !self.stream_room.admits(&self.port, outgoing.len()) {
             return Some(outgoing);
         }
         let (flat, body) = match write(&mut self.port, &outgoing) {
@@ -162,7 +161,7 @@ impl Desk {
             free(&mut self.port, flat, body);
             return Some(outgoing);
         }
-        self.stream_bytes += len(flat, body);
+        self.stream_room.add(&self.port, len(flat, body));
         if let Some(stream) = self.streams.get_mut(&handle) {
             stream.sent.push_back((flat, body));
         }
@@ -186,7 +185,7 @@ impl Desk {
         for _ in 0..count {
             let Some(stream) = self.streams.get_mut(&handle) else { return };
             let Some((flat, body)) = stream.sent.pop_front() else { return };
-            self.stream_bytes = self.stream_bytes.saturating_sub(len(flat, body));
+            self.stream_room.remove(&self.port, len(flat, body));
             free(&mut self.port, flat, body);
         }
     }
@@ -196,7 +195,7 @@ impl Desk {
         let Some(stream) = self.streams.remove(&handle) else { return };
         stream.requests_end(Err(why.clone()));
         for (flat, body) in stream.sent {
-            self.stream_bytes = self.stream_bytes.saturating_sub(len(flat, body));
+            self.stream_room.remove(&self.port, len(flat, body));
             free(&mut self.port, flat, body);
         }
     }

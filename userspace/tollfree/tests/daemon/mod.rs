@@ -68,7 +68,11 @@ impl App {
     fn flush(&mut self) -> bool {
         let mut any = false;
         while let Some((header, flat, body)) = self.backlog.front() {
-            if self.port.deliver(header, flat, |out| out.copy_from_slice(body), body.len()).is_err() {
+            if self
+                .port
+                .deliver(header, flat, |at, out| out.copy_from_slice(&body[at..at + out.len()]), body.len())
+                .is_err()
+            {
                 break;
             }
             self.backlog.pop_front();
