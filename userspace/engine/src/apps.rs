@@ -117,6 +117,19 @@ impl App {
         len <= TEXT_MAX || self.backlog_bytes + len <= self.backlog_bytes_max()
     }
 
+    /// Checks that a stream's message can be delivered.
+    pub fn check_message(&self, len: usize) -> Result<(), (Code, String)> {
+        let largest = self.port.largest_body();
+        let why = if len > largest {
+            format!("a message of the stream has {len} bytes; {}'s rings take {largest}", self.name)
+        } else if !self.takes(len) {
+            format!("{} does not keep up with its streams", self.name)
+        } else {
+            return Ok(());
+        };
+        Err((Code::ResourceExhausted, why))
+    }
+
     /// Whether anything may be taken from this application.
     pub fn keeps_up(&self) -> bool {
         self.backlog.len() < OWED_MAX

@@ -2,8 +2,8 @@
 
 use crate::apps::AppId;
 use crate::bindings::Key;
-use crate::frames::{Remote, Wants};
-use crate::streams::Written;
+use crate::remote::Remote;
+use crate::window::Written;
 use tollfree_ring::{Flags, Span};
 use tollfree_transport::{CallHandle, IncomingCall};
 use tollfree_wire::Code;
@@ -27,6 +27,13 @@ pub struct Outgoing {
     pub remote: Option<Box<Remote>>,
 }
 
+impl Outgoing {
+    /// Whether it is a stream over this link, a place in `Exchanges::made`.
+    pub fn is_streamed_by(&self, link: u64) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.link == link)
+    }
+}
+
 /// Who is waiting for the result.
 #[derive(Clone, Copy, Debug)]
 pub enum Origin {
@@ -34,8 +41,8 @@ pub enum Origin {
     App { app: AppId, cookie: u64, body: Span },
     /// The engine's own question whether a layout fits.
     Bind,
-    /// The engine's own, about the stream that the call with this key in `outgoing` has opened.
-    Relay { stream: u64, wants: Wants },
+    /// The engine's own, for streams to another host: a place in `Exchanges::made`, and the key of what it carries.
+    Exchange { link: u64, batch: u64 },
 }
 
 /// How far an outgoing call has come.
@@ -45,6 +52,8 @@ pub enum Progress {
     Binding,
     /// The transport has it.
     Sent(CallHandle),
+    /// Another host has taken the stream that it has opened: its end comes as the stream's last frame.
+    Open,
     /// An application on this host is working on it: the key in `incoming`.
     Local { incoming: u64 },
     /// A policy holds it for a while.
@@ -76,6 +85,8 @@ pub struct Incoming {
 pub enum Caller {
     /// Another host.
     Remote(IncomingCall),
+    /// Another host, by a stream.
+    Stream,
     /// An application on this host: the key in `outgoing`.
     Local { outgoing: u64 },
 }
@@ -85,7 +96,7 @@ pub enum Caller {
 pub enum HeldReply {
     /// From an application's region.
     App { app: AppId, handle: u64, body: Span },
-    /// Frames of a stream.
+    /// Frames of streams.
     Batch(Vec<u8>),
 }
 

@@ -8,11 +8,11 @@ use crate::carriage::Carriage;
 use crate::config::Config;
 use crate::delay::Delayed;
 use crate::driver::Driver;
-use crate::frames::{self, HEAD_LEN, Head, Wants, control};
+use crate::exchange::Exchanges;
+use crate::frames::{self, Answer, HEAD_LEN, Head};
 use crate::gate::Gate;
 use crate::identity::Peer;
 use crate::log::PolicyLog;
-use crate::relay::Relay;
 use crate::slab::Slab;
 use crate::streams::Direction;
 use crate::verdict::{Back, Ended, Judged};
@@ -79,13 +79,9 @@ pub struct Core<D> {
     pub deferred: Vec<IncomingCall>,
     /// Directions of streams whose writers are to be told of free room.
     pub taken: Vec<Direction>,
-    /// Streams that peers have opened here, by their number, and their keys in `incoming`.
-    pub peer_streams: HashMap<(tollfree_wire::frame::Peer, u64), u64>,
-    /// Streams to other hosts that have something to do.
-    pub relays: Vec<Relay>,
-    /// Those that are to try again in a while.
-    pub retries: Vec<u64>,
-    /// Calls about streams that have ended.
+    /// What carries streams to and from other hosts.
+    pub exchanges: Exchanges,
+    /// Calls that have opened streams which are over before these were answered.
     pub abandoned: Vec<CallHandle>,
     /// Streams that could not go on, by their keys in `outgoing`.
     pub broken: Vec<(u64, Code, String)>,
@@ -96,7 +92,7 @@ pub struct Core<D> {
 }
 
 impl<D: Driver> Core<D> {
-    pub fn new(config: Config, driver: D, judged_below: bool) -> Core<D> {
+    pub fn new(config: Config, driver: D, judged_below: bool, life: u64) -> Core<D> {
         Core {
             config,
             driver,
@@ -120,9 +116,7 @@ impl<D: Driver> Core<D> {
             refusals: Vec::new(),
             deferred: Vec::new(),
             taken: Vec::new(),
-            peer_streams: HashMap::new(),
-            relays: Vec::new(),
-            retries: Vec::new(),
+            exchanges: Exchanges::new(life),
             abandoned: Vec::new(),
             broken: Vec::new(),
             ready: Vec::new(),
@@ -177,7 +171,7 @@ impl<D: Driver> Core<D> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are the parts of one response event")]
-    fn on_response(
+    pub fn on_response(
         &mut self,
         now: u64,
         token: u64,
@@ -188,6 +182,17 @@ impl<D: Driver> Core<D> {
         flat: &[u8],
         body: &[u8],
     ) {
+        if let Some(Outgoing { progress: Progress::Sent(_), remote: Some(remote), .. }) =
+            self.outgoing.get(token)
+        {
+            // Only the peer's engine says that a stream is open; its policies' answers have nothing behind the block.
+            match Answer::split(body).filter(|_| status == Code::Ok && at == VerdictAt::Engine) {
+                Some((answer, frames)) => return self.on_opened(now, token, answer, frames),
+                // The server may have opened it all the same.
+                None if at == VerdictAt::Transport => self.exchanges.cancel(remote.link, remote.stream),
+                None => {}
+            }
+        }
         let Some(call) = self.remove_outgoing(token) else {
             return self.count(Reason::StaleCall);
         };
@@ -217,7 +222,7 @@ impl<D: Driver> Core<D> {
                     app.deliver(&header, flat, body);
                 }
             }
-            Origin::Relay { stream, wants } => self.on_relayed(stream, wants, status, body),
+            Origin::Exchange { link, batch } => self.on_exchanged(now, link, batch, status, body),
             Origin::Bind => {
                 let Some(key) = binding else { return };
                 if status == Code::Ok {
@@ -275,6 +280,9 @@ impl<D: Driver> Core<D> {
     }
 
     fn on_cancelled(&mut self, now: u64, call: IncomingCall) {
+        if self.on_exchange_cancelled(now, call) {
+            return;
+        }
         if let Some(arrived) = self.delayed.withdraw(call) {
             // Nobody waits for what its policy makes of the end.
             drop(self.judge_back(now, arrived.judged, &mut Back::status(Code::Cancelled)));
@@ -287,15 +295,30 @@ impl<D: Driver> Core<D> {
 
     /// Tells an application that nobody waits for its answer any more, because the call has ended with this status.
     pub fn tell_cancelled(&mut self, now: u64, handle: u64, status: Code) {
-        let Some(Incoming { app, judged, .. }) = self.remove_incoming(handle) else { return };
+        let Some(Incoming { app, judged, remote, .. }) = self.remove_incoming(handle) else { return };
         // Nobody waits for what its policy makes of the end.
         drop(self.judge_back(now, judged, &mut Back::status(status)));
         if let Some(app) = self.apps.get_mut(app.0) {
-            app.cancelled(handle);
+            match remote.is_some_and(|remote| remote.is_answered()) {
+                true => app.release(handle),
+                false => app.cancelled(handle),
+            }
         }
     }
 
+    /// Takes a call that is served here out of the books.
+    pub fn remove_incoming(&mut self, handle: u64) -> Option<Incoming> {
+        let call = self.incoming.remove(handle)?;
+        if let Some(remote) = &call.remote {
+            self.exchanges.served.close(remote.link, remote.stream, handle);
+        }
+        Some(call)
+    }
+
     fn on_released(&mut self, key: u64) {
+        if let Some(HeldReply::Batch(_)) = self.held.get(key) {
+            return self.release_batch(key);
+        }
         let Some(HeldReply::App { app: id, handle, .. }) = self.held.remove(key) else { return };
         let Some(app) = self.apps.get_mut(id.0) else { return };
         app.held_replies -= 1;
@@ -381,13 +404,8 @@ impl<D: Driver> Core<D> {
                     return self.copy_opening(*app, *body, remote.stream, *flags, at, out);
                 }
                 Some(Outgoing { origin: Origin::App { app, body, .. }, .. }) => Some((*app, *body)),
-                Some(Outgoing { origin: Origin::Relay { stream, wants }, .. }) => {
-                    if let Some(Outgoing { remote: Some(remote), .. }) = self.outgoing.get(*stream) {
-                        match wants {
-                            Wants::Push => copy_part(&remote.pushed, at as usize, out),
-                            Wants::Pull => copy_part(&control(Wants::Pull, remote.stream), at as usize, out),
-                        }
-                    }
+                Some(Outgoing { origin: Origin::Exchange { batch, .. }, .. }) => {
+                    copy_part(self.exchanges.batch(*batch), at as usize, out);
                     None
                 }
                 Some(Outgoing { origin: Origin::Bind, binding: Some(key), .. }) => {
@@ -416,7 +434,7 @@ impl<D: Driver> Core<D> {
     ) {
         let last = if flags.last { frames::LAST } else { 0 };
         let bare = if flags.bare { frames::BARE } else { 0 };
-        let head = Head { stream, flags: last | bare };
+        let head = Head { life: self.exchanges.life, stream, flags: last | bare };
         let head = head.as_bytes().get(at as usize..).unwrap_or_default();
         let (start, rest) = out.split_at_mut(head.len().min(out.len()));
         start.copy_from_slice(&head[..start.len()]);
@@ -448,12 +466,27 @@ impl<D: Driver> Core<D> {
 
     /// Ends a call that an application here was given to serve, without its word.
     pub fn give_up(&mut self, now: u64, handle: u64, status: Code, why: &str) {
-        let Some(Incoming { caller, judged, .. }) = self.remove_incoming(handle) else { return };
+        let Some(Incoming { caller, judged, remote, .. }) = self.remove_incoming(handle) else { return };
         let ended = self.end_back(now, judged, Ended::Status(status, why.to_owned()));
         match caller {
+            Caller::Stream => self.end_stream(remote, ended),
             Caller::Remote(call) => self.refusals.push(Refusal { call, ended }),
             Caller::Local { outgoing } => self.fail_as(now, outgoing, ended),
         }
+    }
+
+    /// Ends a client's stream as the engine or a policy wants it.
+    pub fn end_stream(&mut self, remote: Option<Box<crate::remote::Remote>>, ended: Ended) {
+        let Some(remote) = remote else { return };
+        let (status, why) = match &ended {
+            Ended::Status(status, why) => (*status, why.as_str()),
+            // A response cannot be replaced or lost once its stream has begun.
+            Ended::Answer(_) | Ended::Dropped => {
+                (Code::Unavailable, "a policy has dropped the stream's response")
+            }
+        };
+        let sequence = remote.next_sequence();
+        self.exchanges.served.end(remote.link, remote.stream, sequence, status, why);
     }
 
     /// Ends an outgoing call as the server's policy on this host wants it.
@@ -470,6 +503,7 @@ impl<D: Driver> Core<D> {
 
     /// Forgets an outgoing call whose caller no longer wants the result.
     pub fn withdraw(&mut self, now: u64, transport: &mut Transport, token: u64) {
+        self.cancel_remote(token);
         let Some(call) = self.remove_outgoing(token) else { return };
         // Nobody waits for what the policy makes of the end.
         drop(self.judge_back(now, call.judged, &mut Back::status(Code::Cancelled)));
@@ -477,7 +511,7 @@ impl<D: Driver> Core<D> {
             Progress::Binding => self.bindings.withdraw(token),
             Progress::Sent(handle) => transport.cancel(now, handle),
             Progress::Local { incoming } => self.tell_cancelled(now, incoming, Code::Cancelled),
-            Progress::Delayed | Progress::Dropped(_) => {}
+            Progress::Open | Progress::Delayed | Progress::Dropped(_) => {}
         }
     }
 }

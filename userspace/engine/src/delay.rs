@@ -4,7 +4,6 @@ use crate::apps::AppId;
 use std::collections::BTreeMap;
 use tollfree_ring::Flags;
 use tollfree_transport::IncomingCall;
-use tollfree_wire::frame::Peer;
 
 /// Most calls that are held at once.
 const HELD_MAX: usize = 4096;
@@ -32,7 +31,7 @@ pub struct Arrived {
     pub capped: bool,
     pub flat: Vec<u8>,
     pub flags: Flags,
-    pub stream: Option<(Peer, u64)>,
+    pub stream: Option<(u64, u64)>,
     pub body: Vec<u8>,
     pub judged: Option<u64>,
 }

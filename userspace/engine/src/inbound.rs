@@ -6,9 +6,11 @@ use crate::command::Side;
 use crate::core::{Core, Refusal};
 use crate::delay::{Arrived, Held};
 use crate::driver::Driver;
-use crate::frames::{self, Head, Remote};
-use crate::streams::Written;
+use crate::frames::{self, Head};
+use crate::hosting::WHY_MAX;
+use crate::remote::Remote;
 use crate::verdict::{Asked, Back, Ended, Passed};
+use crate::window::Written;
 use tollfree_ring::{DaemonOp, DeliveryHeader, Flags, Submission, VerdictAt};
 use tollfree_schema::{BindRequest, Compat};
 use tollfree_transport::{IncomingCall, IncomingRequest, Reply, Transport};
@@ -19,7 +21,7 @@ use tollfree_wire::{Code, Metadata, Reason};
 use tracing::{info, warn};
 
 /// What a caller reads whose call took longer than a policy allows.
-const TOO_LATE: &str = "the time that a policy allows passed before an answer came";
+const TOO_LATE: &str = "the deadline, or the time that a policy allows, passed before an answer came";
 
 /// A judged request from another host.
 struct Request<'a> {
@@ -31,25 +33,18 @@ struct Request<'a> {
     capped: bool,
     flat: &'a [u8],
     flags: Flags,
-    /// The stream that it opens, and whose: by its client's number.
-    stream: Option<(Peer, u64)>,
+    /// The stream that it opens: whose, and its client's number.
+    stream: Option<(u64, u64)>,
     body: &'a [u8],
     judged: Option<u64>,
 }
-
-/// Streams that one peer may have open to this host. Each takes up to three of its session's call slots; the rest is for
-/// other calls.
-const PEER_STREAMS_MAX: usize = 64;
-
-/// The longest text that goes with a status of the engine's own, in bytes.
-const WHY_MAX: usize = 1024;
 
 impl<D: Driver> Core<D> {
     /// A request from another host.
     pub fn on_request(&mut self, now: u64, request: &IncomingRequest<'_>) {
         let call = request.call;
         if request.method == METHOD_CONTROL {
-            if self.on_stream_control(now, request) {
+            if self.on_exchange(now, request) {
                 return;
             }
             let ended = self.on_bind(request.peer, request.body).into();
@@ -70,7 +65,7 @@ impl<D: Driver> Core<D> {
             return Ok(());
         }
         let known = self.check_flat(id, request)?;
-        let (stream, last, bare, body) = self.stream_head(id, request)?;
+        let (stream, last, bare, body) = self.stream_head(now, id, request)?;
         let flags = Flags { metadata, last, bare };
         let metadata = match metadata {
             true => Metadata::split(body).map_err(|bad| (Code::InvalidArgument, bad.to_string()))?.0,
@@ -123,11 +118,12 @@ impl<D: Driver> Core<D> {
     /// body behind.
     #[expect(clippy::type_complexity, reason = "the parts of one head")]
     fn stream_head<'a>(
-        &self,
+        &mut self,
+        now: u64,
         id: AppId,
         request: &IncomingRequest<'a>,
-    ) -> Result<(Option<(Peer, u64)>, bool, bool, &'a [u8]), (Code, String)> {
-        let &IncomingRequest { peer, method, body, .. } = request;
+    ) -> Result<(Option<(u64, u64)>, bool, bool, &'a [u8]), (Code, String)> {
+        let &IncomingRequest { method, body, .. } = request;
         let known = self.apps.get(id.0).and_then(|app| app.methods.get(&method));
         let Some(known) = known.filter(|known| !known.method.streaming.is_unary()) else {
             return Ok((None, true, false, body));
@@ -135,12 +131,8 @@ impl<D: Driver> Core<D> {
         let malformed =
             || (Code::InvalidArgument, format!("the head of a stream of {} is malformed", known.method.path));
         let (head, body) = Head::split(body).ok_or_else(malformed)?;
-        let streams = self.peer_streams.keys().filter(|(other, _)| *other == peer).count();
-        if streams >= PEER_STREAMS_MAX {
-            let why = format!("{peer} has {PEER_STREAMS_MAX} streams open to this host; end some first");
-            return Err((Code::ResourceExhausted, why));
-        }
-        Ok((Some((peer, head.stream)), head.flags & frames::LAST != 0, head.flags & frames::BARE != 0, body))
+        let link = self.client_of(now, request, head)?;
+        Ok((Some((link, head.stream)), head.flags & frames::LAST != 0, head.flags & frames::BARE != 0, body))
     }
 
     /// Hands a judged request to a service.
@@ -152,26 +144,30 @@ impl<D: Driver> Core<D> {
             Ok(id) => id,
             Err(refused) => return Err(self.end_back(now, judged, refused.into())),
         };
-        let ends_ns = capped.then_some(deadline_ns);
-        self.capped += usize::from(capped);
+        if stream.is_some_and(|(link, stream)| self.exchanges.served.is_forbidden(link, stream)) {
+            let ended = Ended::Status(Code::Cancelled, "the caller no longer waits".to_owned());
+            return Err(self.end_back(now, judged, ended));
+        }
+        // A stream's call is answered when it opens: it is here that its deadline ends it.
+        let ends_ns = (capped || (stream.is_some() && deadline_ns != u64::MAX)).then_some(deadline_ns);
+        self.capped += usize::from(ends_ns.is_some());
         let handle = self.incoming.insert(Incoming {
             app: id,
             method,
-            caller: Caller::Remote(call),
+            caller: if stream.is_some() { Caller::Stream } else { Caller::Remote(call) },
             judged,
             ends_ns,
             responses: stream.map(|_| Box::default()),
-            remote: stream.map(|(_, stream)| {
+            remote: stream.map(|(link, stream)| {
                 let arrived = Written::after_first((flat.len() + body.len()) as u32, flags.last);
-                Remote::new(stream, arrived)
+                Remote::new(link, stream, arrived)
             }),
         });
-        if let Some(stream) = stream
-            && let Some(before) = self.peer_streams.insert(stream, handle)
+        if let Some((link, stream)) = stream
+            && let Some(before) = self.exchanges.served.open(link, stream, handle, call, flags.last)
         {
-            // A number is used again by a client in its next life only.
+            // No library and no engine of ours does that: numbers are not used twice.
             self.tell_cancelled(now, before, Code::Cancelled);
-            self.peer_streams.insert(stream, handle);
         }
         if let Some(app) = self.apps.get_mut(id.0) {
             app.deliver(&request_header(handle, method, flags, layout, deadline_ns, now), flat, body);
@@ -343,10 +339,10 @@ impl<D: Driver> Core<D> {
     /// A service answers a call.
     pub fn submit_reply(&mut self, now: u64, transport: &mut Transport, id: AppId, submission: &Submission) {
         let &Submission { status, layout, flat: flat_span, body, call: handle, .. } = submission;
-        if self.hold_finish(id, submission) {
+        let mine = self.incoming.get(handle).is_some_and(|call| call.app == id);
+        if mine && self.answer_stream(now, id, submission) {
             return;
         }
-        let mine = self.incoming.get(handle).is_some_and(|call| call.app == id);
         let Some(call) = mine.then(|| self.remove_incoming(handle)).flatten() else {
             // Cancelled, or never asked: nobody wants it, but its room is free again.
             if let Some(app) = self.apps.get_mut(id.0) {
@@ -362,6 +358,7 @@ impl<D: Driver> Core<D> {
         let mut back = Back { status, layout, flat, body_len: body.len };
         let ended = self.judge_back(now, judged, &mut back).err();
         match (caller, ended) {
+            (Caller::Stream, _) => {}
             (Caller::Remote(call), None) => self.reply_remote(now, transport, id, submission, call, flat),
             (Caller::Remote(call), Some(ended)) => {
                 self.refusals.push(Refusal { call, ended });
@@ -376,6 +373,37 @@ impl<D: Driver> Core<D> {
                 self.release(id, handle);
             }
         }
+    }
+
+    /// A service ends a stream of another host's, behind everything that it has written. True if it was one.
+    fn answer_stream(&mut self, now: u64, id: AppId, submission: &Submission) -> bool {
+        let &Submission { status, layout, flat: span, body, call: handle, .. } = submission;
+        let Some(Incoming { caller: Caller::Stream, judged, remote: Some(remote), .. }) =
+            self.incoming.get_mut(handle)
+        else {
+            return false;
+        };
+        if remote.is_answered() {
+            // The first answer counts.
+            return true;
+        }
+        let judged = judged.take();
+        let mut flat = [0; FLAT_MAX];
+        let flat = &mut flat[..span.len as usize];
+        let Some(app) = self.apps.get(id.0) else { return true };
+        app.port.read(span, 0, flat);
+        let mut back = Back { status, layout, flat, body_len: body.len };
+        if let Err(ended) = self.judge_back(now, judged, &mut back) {
+            let remote = self.remove_incoming(handle).and_then(|call| call.remote);
+            self.end_stream(remote, ended);
+            self.release(id, handle);
+            return true;
+        }
+        if let Some(Incoming { remote: Some(remote), .. }) = self.incoming.get_mut(handle) {
+            remote.finish_response(submission, flat);
+        }
+        self.list_response(handle);
+        true
     }
 
     /// A reply's room is free again.

@@ -11,6 +11,7 @@
 
 mod accepted;
 mod apps;
+mod arrive;
 mod bindings;
 mod calls;
 mod carriage;
@@ -19,18 +20,23 @@ mod config;
 mod core;
 mod delay;
 mod driver;
+mod exchange;
 mod frames;
 mod gate;
+mod hosting;
 mod identity;
 mod inbound;
 mod log;
 mod outbound;
 mod poll;
-mod relay;
+mod remote;
+#[cfg(test)]
+mod simulation;
 mod slab;
 mod streams;
 mod verdict;
 mod wait;
+mod window;
 
 pub use apps::AppId;
 pub use carriage::TooMany;

@@ -7,12 +7,13 @@ use crate::command::Side;
 use crate::core::Core;
 use crate::delay::Held;
 use crate::driver::Driver;
-use crate::frames::{HEAD_LEN, Remote};
+use crate::frames::HEAD_LEN;
 use crate::gate::Arrival;
 use crate::inbound::{crowded, request_header};
-use crate::relay::Relay;
-use crate::streams::{Direction, Written};
+use crate::remote::Remote;
+use crate::streams::Direction;
 use crate::verdict::{Asked, Back, Passed};
+use crate::window::Written;
 use std::sync::Arc;
 use tollfree_policy::Start;
 use tollfree_ring::{AppOp, Flags, Submission, VerdictAt};
@@ -241,7 +242,7 @@ impl<D: Driver> Core<D> {
         };
         let (app, streams) = (*app, requests.is_some());
         if streams {
-            *remote = Some(Remote::new(token, Written::default()));
+            *remote = Some(Remote::new(self.exchanges.link_to(key.peer), token, Written::default()));
         }
         let body_len = body.len + if streams { HEAD_LEN as u32 } else { 0 };
         let (method, layout, deadline_ns, metadata) = (*method, key.layout, *deadline_ns, flags.metadata);
@@ -249,7 +250,6 @@ impl<D: Driver> Core<D> {
         *progress = Progress::Sent(transport.call(now, key.peer, call));
         if streams {
             self.send_early(app, token);
-            self.relays.push(Relay::Pump(token));
         }
     }
 
@@ -418,6 +418,7 @@ impl<D: Driver> Core<D> {
                         why = "the peer does not answer";
                     }
                 }
+                Some(Progress::Open) => self.cancel_remote(token),
                 Some(Progress::Sent(_) | Progress::Delayed) | None => {}
             }
             self.fail(now, token, status, VerdictAt::Engine, why);

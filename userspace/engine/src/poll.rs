@@ -8,6 +8,7 @@ use crate::driver::Driver;
 use crate::wait::{Next, TICK_NS, Waiter, Work};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::hash_map::Entry;
+use std::hash::{DefaultHasher, Hasher};
 use tollfree_nic::{Nic, TxError};
 use tollfree_transport::{Blocked, Route, Transmit, Transport};
 use tollfree_wire::Reason;
@@ -68,6 +69,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             pair().map_err(|source| Error::System { what: "make an event descriptor", source })?;
         let waiter = Waiter::new(config.waiting, nic.fd(), &inbox)
             .map_err(|source| Error::System { what: "set up its waiting", source })?;
+        let life = life(&transport.secret);
         let transport = tollfree_transport::Config {
             verified: N::VERIFIED,
             max_payload: nic.max_payload(),
@@ -77,7 +79,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         let engine = Engine {
             nic,
             transport: Transport::new(transport),
-            core: Core::new(config, driver, N::VERIFIED),
+            core: Core::new(config, driver, N::VERIFIED, life),
             inbox,
             waiter,
             ids: Vec::new(),
@@ -96,7 +98,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
     pub fn run(&mut self) -> Result<(), Error> {
         while !self.stopping {
             let now = now();
-            let work = self.turn(now)?;
+            let work = self.turn(now, self::now)?;
             if self.waiter.after(now, work) == Next::Sleep && self.may_sleep() {
                 let due = self.transport.timeout().into_iter().chain(self.core.delayed.due()).min();
                 self.waiter.sleep(now, due);
@@ -109,8 +111,9 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         Ok(())
     }
 
-    /// One turn: commands, applications, packets, timers, then everything that has become ready to send.
-    fn turn(&mut self, now: u64) -> Result<Work, Error> {
+    /// One turn: commands, applications, packets, timers, then everything that has become ready to send. `leaving` says what
+    /// time it is by then.
+    pub(crate) fn turn(&mut self, now: u64, leaving: impl FnOnce() -> u64) -> Result<Work, Error> {
         let mut work = Work { any: self.take_commands(now), ..Work::default() };
         self.core.turns = self.core.turns.wrapping_add(1);
         work.any |= self.take_submissions(now);
@@ -119,7 +122,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             self.next_tick = now + TICK_NS;
             self.nic.tick(now);
             self.core.expire_local(now);
-            self.core.retry_relays();
+            self.core.look_after_clients(now);
             self.core.expire_served(now);
             self.core.look_after_policies(now);
         }
@@ -135,12 +138,14 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         work.any |= self.core.go_on(now, &mut self.transport);
         self.core.send_ready(now, &mut self.transport);
         self.core.end_broken(now, &mut self.transport);
-        self.core.relay(now, &mut self.transport);
+        self.core.cancel_abandoned(now, &mut self.transport);
+        self.core.exchange(now, &mut self.transport);
+        self.core.answer_exchanges(now, &mut self.transport);
         self.core.send_refusals(now, &mut self.transport);
         self.core.mirror_sessions(now, &mut self.transport);
         self.core.write_through();
         // Round trips are measured between here and the other end's: what the turn itself took is not the network's.
-        let leaving = if work.any { self::now() } else { now };
+        let leaving = if work.any { leaving() } else { now };
         work.transmitted = self.transmit(leaving);
         if work.transmitted {
             self.nic.flush()?;
@@ -306,7 +311,7 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         }
     }
 
-    fn attach(&mut self, attach: Attach, reply: crate::command::Reply<AppId>) {
+    pub(crate) fn attach(&mut self, attach: Attach, reply: crate::command::Reply<AppId>) {
         let mut app = App::new(attach);
         if self.ids.len() >= APPS_MAX {
             warn!(app = app.name, "refused: {APPS_MAX} applications are attached already");
@@ -336,12 +341,20 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         reply(id);
     }
 
-    fn detach(&mut self, now: u64, id: AppId) {
+    pub(crate) fn detach(&mut self, now: u64, id: AppId) {
         if let Some(app) = self.core.apps.get(id.0) {
             self.waiter.remove(app.port.doorbell());
         }
         self.ids.retain(|other| *other != id);
         self.core.detach(now, &mut self.transport, id);
+    }
+
+    /// Whether nothing is under way, and nothing left of what was.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        let Core { outgoing, incoming, held, exchanges, .. } = &self.core;
+        let under_way = outgoing.len() + incoming.len() + held.len() + self.transport.held().calls;
+        under_way == 0 && exchanges.is_idle()
     }
 
     fn status(&self, now: u64) -> Status {
@@ -383,6 +396,13 @@ impl<N: Nic, D: Driver> Engine<N, D> {
             waiting: Status::waiting_name(config.waiting),
         }
     }
+}
+
+/// A number, never 0, that no other start of a daemon has, as no other has its secret.
+fn life(secret: &[u8; 32]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(secret);
+    hasher.finish() | 1
 }
 
 /// The monotonic clock, in ns: the one XDP programs read too.

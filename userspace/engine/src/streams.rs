@@ -1,68 +1,21 @@
 //! Streams between two applications: messages after the first, credit, ends. How a stream begins and how it ends are
-//! those of a call (`outbound`, `inbound`); how it travels between hosts is said in `relay`.
+//! those of a call (`outbound`, `inbound`); how it travels between hosts is said in `exchange` and `hosting`.
 
 use crate::apps::{AppId, KnownMethod, response};
 use crate::calls::{Caller, Incoming, Origin, Outgoing, Progress};
 use crate::core::Core;
 use crate::driver::Driver;
-use crate::frames::{self, Frame, FrameKind};
-use crate::relay::Relay;
-use std::collections::VecDeque;
-use tollfree_ring::{
-    AppOp, DaemonOp, DeliveryHeader, Flags, STREAM_BYTES, STREAM_MESSAGES, Submission, VerdictAt,
-};
+use tollfree_ring::{AppOp, DaemonOp, DeliveryHeader, Flags, Submission, VerdictAt};
 use tollfree_schema::{Method, Streaming};
 use tollfree_transport::Transport;
 use tollfree_wire::Code;
 use tollfree_wire::header::FLAT_MAX;
 
 /// Streams that one application may have open as a caller.
-pub const STREAMS_MAX: usize = 1024;
+pub const STREAMS_MAX: usize = 4096;
 
 /// What a well-behaved library never does to a stream, as its caller hears it.
 const OVERRUN: &str = "more of the stream was written than there was credit for";
-
-/// Messages that an application has written to a stream and that its reader has not consumed.
-#[derive(Debug, Default)]
-pub struct Written {
-    lengths: VecDeque<u32>,
-    bytes: usize,
-    /// Messages whose room is free, and their writer yet to be told.
-    taken: u32,
-    /// What was written before it was known where to.
-    early: Vec<Submission>,
-    /// No message follows.
-    pub ended: bool,
-}
-
-impl Written {
-    /// For a call with a first message of `len` bytes, where its method streams.
-    pub fn opening(streaming: Streaming, len: u32, ended: bool) -> Option<Box<Written>> {
-        (!streaming.is_unary()).then(|| Box::new(Written::after_first(len, ended)))
-    }
-
-    /// For a stream whose first message came with its call.
-    pub fn after_first(len: u32, ended: bool) -> Written {
-        Written { lengths: VecDeque::from([len]), bytes: len as usize, ended, ..Written::default() }
-    }
-
-    /// Counts a message. False: there was no credit for it.
-    pub fn add(&mut self, len: u32) -> bool {
-        let allowed = self.lengths.len() < STREAM_MESSAGES && self.bytes < STREAM_BYTES && !self.ended;
-        if allowed {
-            self.lengths.push_back(len);
-            self.bytes += len as usize;
-        }
-        allowed
-    }
-
-    /// The oldest `count` messages were taken, or as many as there are; returns how many.
-    pub fn credit(&mut self, count: u32) -> u32 {
-        let taken = self.lengths.len().min(count as usize);
-        self.bytes -= self.lengths.drain(..taken).map(|len| len as usize).sum::<usize>();
-        taken as u32
-    }
-}
 
 /// One direction of a stream.
 #[derive(Clone, Copy, Debug)]
@@ -175,17 +128,17 @@ impl<D: Driver> Core<D> {
             written.early.push(*submission);
             return Ok(());
         }
-        let mut flat = [0; FLAT_MAX];
-        let flat = &mut flat[..submission.flat.len as usize];
-        let Some(app) = self.apps.get(id.0) else { return Ok(()) };
-        app.port.read(submission.flat, 0, flat);
-        if submission.op == AppOp::RequestMessage
-            && let Some(known) = app.methods.get(&method)
-        {
-            known.check_request(submission.layout, flat)?;
-        }
         match progress {
             Progress::Local { incoming } => {
+                let mut flat = [0; FLAT_MAX];
+                let flat = &mut flat[..submission.flat.len as usize];
+                let Some(app) = self.apps.get(id.0) else { return Ok(()) };
+                app.port.read(submission.flat, 0, flat);
+                if submission.op == AppOp::RequestMessage
+                    && let Some(known) = app.methods.get(&method)
+                {
+                    known.check_request(submission.layout, flat)?;
+                }
                 let Some(&Incoming { app: server, .. }) = self.incoming.get(incoming) else { return Ok(()) };
                 if submission.op == AppOp::RequestEnd {
                     if let Some(app) = self.apps.get_mut(server.0) {
@@ -193,61 +146,24 @@ impl<D: Driver> Core<D> {
                     }
                     return Ok(());
                 }
-                self.check_room(server, submission)?;
+                self.check_message(server, submission)?;
                 let header = message(DaemonOp::RequestMessage, incoming, submission);
                 self.copy_between(id, server, &header, flat, submission.body);
                 self.take_room(Direction::Request(token), 1);
             }
-            Progress::Sent(_) => {
-                if submission.op == AppOp::RequestEnd {
-                    self.send_frame(token, Frame::bare(FrameKind::End, 0));
+            Progress::Sent(_) | Progress::Open => {
+                let Some(Outgoing { remote: Some(remote), .. }) = self.outgoing.get_mut(token) else {
                     return Ok(());
+                };
+                match submission.op {
+                    AppOp::RequestEnd => remote.finish_request(),
+                    _ => remote.push(submission)?,
                 }
-                let frame = self.frame(id, FrameKind::Message, submission, flat)?;
-                self.send_frame(token, frame);
-                self.take_room(Direction::Request(token), 1);
+                self.list_request(token);
             }
             Progress::Dropped(_) | Progress::Delayed | Progress::Binding => {}
         }
         Ok(())
-    }
-
-    /// A message of an application as a frame.
-    fn frame(
-        &self,
-        id: AppId,
-        kind: FrameKind,
-        submission: &Submission,
-        flat: &[u8],
-    ) -> Result<Vec<u8>, (Code, String)> {
-        let &Submission { body, flags, layout, .. } = submission;
-        if !frames::fits(flat.len(), body.len as usize) {
-            let why =
-                format!("a message of the stream has {} bytes; at most 16 MiB can be carried", body.len);
-            return Err((Code::ResourceExhausted, why));
-        }
-        let frame = Frame { kind, metadata: flags.metadata, layout, count: 0, flat, body: &[] };
-        Ok(frame.encode(body.len as usize, |out| {
-            if let Some(app) = self.apps.get(id.0) {
-                app.port.read(body, 0, out);
-            }
-        }))
-    }
-
-    /// Queues a frame to the server of a call made here.
-    fn send_frame(&mut self, token: u64, frame: Vec<u8>) {
-        if let Some(Outgoing { remote: Some(remote), .. }) = self.outgoing.get_mut(token) {
-            remote.send(frame);
-            self.relays.push(Relay::Pump(token));
-        }
-    }
-
-    /// Queues a frame to the client of a call served here.
-    fn send_back_frame(&mut self, handle: u64, frame: Vec<u8>) {
-        if let Some(Incoming { remote: Some(remote), .. }) = self.incoming.get_mut(handle) {
-            remote.send(frame);
-            self.relays.push(Relay::Answer(handle));
-        }
     }
 
     /// Sends on what was written before it was known where to.
@@ -258,13 +174,6 @@ impl<D: Driver> Core<D> {
                 self.broken.push((token, status, why));
                 return;
             }
-        }
-    }
-
-    /// Ends the streams that broke while nothing could be told to the transport.
-    pub fn end_broken(&mut self, now: u64, transport: &mut Transport) {
-        while let Some((token, status, why)) = self.broken.pop() {
-            self.break_call(now, transport, token, status, &why);
         }
     }
 
@@ -279,11 +188,11 @@ impl<D: Driver> Core<D> {
                 let (app, count) = (*app, written.credit(count));
                 self.tell_count(app, DaemonOp::ResponseCredit, incoming, count);
             }
-            Some(Progress::Sent(_)) => {
+            Some(Progress::Sent(_) | Progress::Open) => {
                 if let Some(Outgoing { remote: Some(remote), .. }) = self.outgoing.get_mut(token) {
-                    let count = remote.arrived.credit(count);
-                    self.send_frame(token, Frame::bare(FrameKind::Credit, count));
+                    remote.consume(count);
                 }
+                self.list_request(token);
             }
             Some(Progress::Delayed | Progress::Binding | Progress::Dropped(_)) | None => {}
         }
@@ -305,32 +214,30 @@ impl<D: Driver> Core<D> {
             AppOp::ResponseHead => DaemonOp::ResponseHead,
             _ => DaemonOp::ResponseMessage,
         };
-        let caller = *caller;
-        let mut flat = [0; FLAT_MAX];
-        let flat = &mut flat[..submission.flat.len as usize];
-        if let Some(app) = self.apps.get(id.0) {
-            app.port.read(submission.flat, 0, flat);
-        }
-        match caller {
+        match *caller {
             Caller::Local { outgoing } => {
                 let Some(&Outgoing { origin: Origin::App { app, cookie, .. }, .. }) =
                     self.outgoing.get(outgoing)
                 else {
                     return Ok(());
                 };
-                self.check_room(app, submission)?;
+                let mut flat = [0; FLAT_MAX];
+                let flat = &mut flat[..submission.flat.len as usize];
+                if let Some(app) = self.apps.get(id.0) {
+                    app.port.read(submission.flat, 0, flat);
+                }
+                self.check_message(app, submission)?;
                 self.copy_between(id, app, &message(op, cookie, submission), flat, submission.body);
                 self.take_room(Direction::Response(handle), 1);
             }
-            Caller::Remote(_) => {
-                let kind = match submission.op {
-                    AppOp::ResponseHead => FrameKind::ResponseHead,
-                    _ => FrameKind::Message,
-                };
-                let frame = self.frame(id, kind, submission, flat)?;
-                self.send_back_frame(handle, frame);
-                self.take_room(Direction::Response(handle), 1);
+            Caller::Stream => {
+                if let Some(Incoming { remote: Some(remote), .. }) = self.incoming.get_mut(handle) {
+                    remote.push(submission)?;
+                }
+                self.list_response(handle);
             }
+            // Its method does not stream.
+            Caller::Remote(_) => {}
         }
         Ok(())
     }
@@ -349,12 +256,13 @@ impl<D: Driver> Core<D> {
                 let (app, cookie, count) = (*app, *cookie, written.credit(count));
                 self.tell_count(app, DaemonOp::RequestCredit, cookie, count);
             }
-            Caller::Remote(_) => {
+            Caller::Stream => {
                 if let Some(Incoming { remote: Some(remote), .. }) = self.incoming.get_mut(handle) {
-                    let count = remote.arrived.credit(count);
-                    self.send_back_frame(handle, Frame::bare(FrameKind::Credit, count));
+                    remote.consume(count);
                 }
+                self.list_response(handle);
             }
+            Caller::Remote(_) => {}
         }
     }
 
@@ -366,28 +274,27 @@ impl<D: Driver> Core<D> {
         }
     }
 
-    fn check_room(&self, reader: AppId, submission: &Submission) -> Result<(), (Code, String)> {
-        let Some(app) = self.apps.get(reader.0) else { return Ok(()) };
-        let (len, largest) = (submission.body.len as usize, app.port.largest_body());
-        let why = if len > largest {
-            format!("a message of the stream has {len} bytes; {}'s rings take {largest}", app.name)
-        } else if !app.takes(len) {
-            format!("{} does not keep up with its streams", app.name)
-        } else {
-            return Ok(());
-        };
-        Err((Code::ResourceExhausted, why))
+    fn check_message(&self, reader: AppId, submission: &Submission) -> Result<(), (Code, String)> {
+        self.apps.get(reader.0).map_or(Ok(()), |app| app.check_message(submission.body.len as usize))
     }
 
     /// Ends a call of an application here that can't go on.
-    fn break_call(&mut self, now: u64, transport: &mut Transport, token: u64, status: Code, why: &str) {
+    pub fn break_call(&mut self, now: u64, transport: &mut Transport, token: u64, status: Code, why: &str) {
         match self.outgoing.get(token).map(|call| call.progress) {
             Some(Progress::Binding) => self.bindings.withdraw(token),
             Some(Progress::Sent(handle)) => transport.cancel(now, handle),
             Some(Progress::Local { incoming }) => self.tell_cancelled(now, incoming, status),
-            Some(Progress::Delayed | Progress::Dropped(_)) | None => {}
+            Some(Progress::Open | Progress::Delayed | Progress::Dropped(_)) | None => {}
         }
+        self.cancel_remote(token);
         self.fail(now, token, status, VerdictAt::Engine, why);
+    }
+
+    /// Has the server forget the stream of a call made here, where there is one.
+    pub fn cancel_remote(&mut self, token: u64) {
+        if let Some(Outgoing { remote: Some(remote), .. }) = self.outgoing.get(token) {
+            self.exchanges.cancel(remote.link, remote.stream);
+        }
     }
 
     /// Ends a call that an application here serves and that can't go on.
@@ -444,11 +351,13 @@ impl<D: Driver> Core<D> {
 
     /// Takes a call out of the books.
     pub fn remove_outgoing(&mut self, token: u64) -> Option<Outgoing> {
-        let mut call = self.outgoing.remove(token)?;
-        if let Some(remote) = &mut call.remote {
-            for (carrier, handle) in [remote.push.take(), remote.pull.take()].into_iter().flatten() {
-                self.outgoing.remove(carrier);
-                self.abandoned.push(handle);
+        let call = self.outgoing.remove(token)?;
+        if let Some(remote) = &call.remote {
+            match call.progress {
+                Progress::Open => self.exchanges.closed(remote.link),
+                // Its end has overtaken the word that it has begun.
+                Progress::Sent(handle) => self.abandoned.push(handle),
+                _ => {}
             }
         }
         if let Origin::App { app, cookie, .. } = call.origin
@@ -465,25 +374,4 @@ impl<D: Driver> Core<D> {
 fn message(op: DaemonOp, call: u64, submission: &Submission) -> DeliveryHeader {
     let &Submission { flags, layout, method, .. } = submission;
     DeliveryHeader { op, flags, ..response(call, method, layout, Code::Ok, VerdictAt::None) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_written_without_credit_is_noticed() {
-        let mut written = Written::default();
-        for _ in 0..STREAM_MESSAGES {
-            assert!(written.add(1));
-        }
-        assert!(!written.add(1), "too many messages");
-        assert_eq!(written.credit(10), 10);
-        assert!(written.add(STREAM_BYTES as u32), "a message may go beyond");
-        assert!(!written.add(1), "too many bytes");
-        assert_eq!(written.credit(u32::MAX), STREAM_MESSAGES as u32 - 9);
-        assert!(written.add(1));
-        written.ended = true;
-        assert!(!written.add(1), "after the end");
-    }
 }

@@ -96,7 +96,7 @@ pub struct Span {
 }
 
 /// Messages of one direction of a stream that may wait for credit.
-pub const STREAM_MESSAGES: usize = 64;
+pub const STREAM_MESSAGES: usize = 256;
 /// Bytes of flat blocks and bodies that may wait before another message is sent.
 pub const STREAM_BYTES: usize = 256 << 10;
 

@@ -53,7 +53,9 @@ impl Host {
         let routes: HashMap<_, _> =
             routes.iter().map(|(service, to)| ((*service).to_owned(), (*to).into())).collect();
         let config = Config { routes, ..Config::default() };
-        let transport = tollfree_transport::Config { secret: [epoch as u8; 32], epoch, ..Default::default() };
+        let mut secret = [epoch as u8; 32];
+        secret[..2].copy_from_slice(&address.port().to_le_bytes());
+        let transport = tollfree_transport::Config { secret, epoch, ..Default::default() };
         let (mut engine, handle) = Engine::new(config, nic, NoDriver, transport).unwrap();
         let thread = std::thread::spawn(move || engine.run().unwrap());
         Host { handle, address, thread: Some(thread) }
