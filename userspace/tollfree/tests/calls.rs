@@ -105,7 +105,7 @@ async fn setup(
     waiting: Waiting,
 ) -> (Daemon, Channel, tokio::task::JoinHandle<Result<(), Status>>) {
     let daemon = Daemon::start(geometry);
-    let server = Server::builder().waiting(waiting).add_service(Echo::default());
+    let server = Server::builder().waiting(waiting).end_with_daemon().add_service(Echo::default());
     let serving = tokio::spawn(server.serve(daemon.path.clone()));
     let channel = Channel::connect(daemon.path()).await.unwrap().waiting(waiting).describe(b"a set");
     ready(&channel).await;
@@ -245,6 +245,28 @@ async fn when_the_daemon_dies_calls_and_servers_end_unavailable() {
         assert_eq!(status.code(), Code::Unavailable, "{waiting:?}: {status}");
         let status = soon("a later call", say(&channel, ECHO, note(0, 0))).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{waiting:?}: {status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_attaches_to_the_daemon_that_comes_after_its_own() {
+    for waiting in [Waiting::Busy, Waiting::Adaptive, Waiting::Sleep] {
+        let mut daemon = Daemon::start(Geometry::default());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = Server::builder().waiting(waiting).add_service(Echo::default());
+        let serving = tokio::spawn(server.serve_with_shutdown(daemon.path.clone(), async {
+            let _ = stopped.await;
+        }));
+        let channel = Channel::connect(daemon.path()).await.unwrap().waiting(waiting).describe(b"a set");
+        ready(&channel).await;
+        for round in 0..3 {
+            daemon.restart();
+            soon("the server's return", ready(&channel)).await;
+            assert!(soon("a call", say(&channel, ECHO, note(round, 1))).await.is_ok(), "{waiting:?}");
+        }
+        daemon.kill();
+        stop.send(()).unwrap();
+        assert_eq!(soon("a server without a daemon", serving).await.unwrap(), Ok(()), "{waiting:?}");
     }
 }
 

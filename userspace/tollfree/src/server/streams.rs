@@ -1,6 +1,7 @@
 //! The server's end of streams: what handlers read and write, in order, as the daemon takes it.
 
-use super::{Answer, Desk, panicked};
+use super::desk::{Answer, Desk};
+use super::handler::panicked;
 use crate::Status;
 use crate::attach::{free, write};
 use crate::flow::{Inbox, SharedWindow};

@@ -18,6 +18,7 @@ pub struct Daemon {
     pub path: PathBuf,
     /// Cancellations that reached the service.
     pub cancelled: Arc<AtomicUsize>,
+    geometry: Geometry,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     _folder: tempfile::TempDir,
@@ -27,12 +28,31 @@ impl Daemon {
     pub fn start(geometry: Geometry) -> Daemon {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.sock");
-        let listener = UnixListener::bind(&path).unwrap();
+        let mut daemon = Daemon {
+            path,
+            cancelled: Arc::default(),
+            geometry,
+            stop: Arc::default(),
+            thread: None,
+            _folder: folder,
+        };
+        daemon.listen();
+        daemon
+    }
+
+    /// Another one, at the same place.
+    pub fn restart(&mut self) {
+        self.kill();
+        std::fs::remove_file(&self.path).unwrap();
+        self.listen();
+    }
+
+    fn listen(&mut self) {
+        let listener = UnixListener::bind(&self.path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (stop, cancelled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (stopping, counting) = (stop.clone(), cancelled.clone());
-        let thread = std::thread::spawn(move || carry(&listener, &geometry, &stopping, &counting));
-        Daemon { path, cancelled, stop, thread: Some(thread), _folder: folder }
+        self.stop = Arc::default();
+        let (stopping, counting, geometry) = (self.stop.clone(), self.cancelled.clone(), self.geometry);
+        self.thread = Some(std::thread::spawn(move || carry(&listener, &geometry, &stopping, &counting)));
     }
 
     pub fn path(&self) -> &Path {
