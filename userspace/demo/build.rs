@@ -4,7 +4,7 @@
 use std::path::Path;
 use tollfree_schema::build::{Builder, compile};
 
-fn main() -> Result<(), tollfree_schema::Error> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     compile("../../schemas/hash.proto")?;
 
     let out = std::env::var_os("OUT_DIR").unwrap_or_default();
@@ -16,5 +16,16 @@ fn main() -> Result<(), tollfree_schema::Error> {
         let file = format!("../../schemas/{schema}.proto");
         Builder::new().out_dir(Path::new(&out).join(schema)).compile(&[file])?;
     }
+    #[cfg(feature = "tonic")]
+    tonic_stubs(&Path::new(&out).join("tonic"))?;
+    Ok(())
+}
+
+/// The stubs of `demo.Feed` that tonic's generator makes.
+#[cfg(feature = "tonic")]
+fn tonic_stubs(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    std::fs::create_dir_all(out)?;
+    let files = protox::compile(["feed.proto"], ["../../schemas"])?;
+    tonic_prost_build::configure().out_dir(out).compile_fds(files)?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask perf`: a call's latency next to that of a bare AF_XDP ping-pong, in one interleaved run; and `cargo xtask perf
 //! goodput`: what large messages reach over a bad cable, next to TCP; `cargo xtask perf policies`: what each policy of the
-//! standard library costs a call; and `cargo xtask perf swap`: how soon a policy has effect.
+//! standard library costs a call; `cargo xtask perf swap`: how soon a policy has effect; and `cargo xtask perf streams`: messages
+//! of streams next to tonic's.
 
 use crate::{
     build_ebpf,
@@ -37,6 +38,12 @@ enum What {
         #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
         output: String,
     },
+    /// Streams of small messages next to tonic's over TCP; options as `tollfree-demo streams --help` says
+    #[command(disable_help_flag = true)]
+    Streams {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Policies swapped under traffic: from text to effect, calls lost, calls judged by neither; options as `tollfree-demo
     /// swap --help` says
     #[command(disable_help_flag = true)]
@@ -65,6 +72,12 @@ pub fn run(options: &Options) -> Result<()> {
     let mut perf = prepare(false)?;
     execute(cargo().args(["build", "--release", "-p", "tollfree-nic", "--examples"]))?;
     match &options.what {
+        Some(What::Streams { arguments }) => {
+            let tonic =
+                ["build", "--release", "-p", "tollfree-demo", "--features", "tonic", "--bin", "streams"];
+            execute(cargo().args(tonic))?;
+            return Err(become_command(perf.arg("streams").args(arguments)));
+        }
         Some(What::Goodput { arguments }) => {
             return Err(become_command(perf.arg("goodput").args(arguments)));
         }

@@ -12,6 +12,7 @@ pub mod leftovers;
 pub mod netns;
 pub mod process;
 pub mod report;
+pub mod streams;
 pub mod tcp;
 
 /// The stubs that `build.rs` generates from `schemas/hash.proto`.

@@ -123,6 +123,20 @@ pub fn connect_through(
     Ok(halves)
 }
 
+/// Connects two namespaces by a veth pair for what Tollfree is compared with, `tcp0` on both sides.
+///
+/// # Errors
+/// With what `ip` said.
+pub fn connect_for_tcp(one: (&Namespace, u8), other: (&Namespace, u8)) -> Result<()> {
+    let ends = ["netns", &one.0.name, "type", "veth", "peer", "name", TCP_INTERFACE, "netns", &other.0.name];
+    run(Command::new("ip").args(["link", "add", TCP_INTERFACE]).args(ends))?;
+    for (namespace, host) in [one, other] {
+        namespace.ip(&["address", "add", &format!("10.78.0.{host}/24"), "dev", TCP_INTERFACE])?;
+        namespace.ip(&["link", "set", TCP_INTERFACE, "up"])?;
+    }
+    Ok(())
+}
+
 /// Connects two namespaces by a veth pair, `tf0` on both sides, with the last part of both addresses given.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 mod goodput;
 mod perf;
 mod show;
+mod streams;
 mod swap;
 mod tables;
 
@@ -27,6 +28,8 @@ enum Command {
     Perf(perf::Options),
     /// Large messages over a cable that loses some, next to TCP's, interleaved
     Goodput(goodput::Options),
+    /// Streams next to tonic's over TCP, interleaved
+    Streams(streams::Options),
     /// Policies swapped under traffic: how long a text takes to its effect, and what becomes of calls meanwhile
     Swap(swap::Options),
     /// Remove what a killed demo, test or measurement left behind
@@ -49,6 +52,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(options) => show::run(&options),
         Command::Perf(options) => perf::run(&options),
         Command::Goodput(options) => goodput::run(&options),
+        Command::Streams(options) => streams::run(&options),
         Command::Swap(options) => swap::run(&options),
         Command::Clean => {
             let swept = leftovers::sweep(&leftovers::Lock::take()?)?;
