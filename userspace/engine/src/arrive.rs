@@ -60,8 +60,8 @@ impl<D: Driver> Core<D> {
             }
             FrameKind::Message | FrameKind::ResponseHead | FrameKind::End => {}
         }
-        match remote.order(frame.sequence, whole) {
-            Turn::Later => return Ok(()),
+        match remote.order(frame, whole) {
+            Turn::Later => return self.exchanges.keep(whole.len()),
             Turn::Never => return Err(broken()),
             Turn::Now => self.deliver_request(handle, frame)?,
         }
@@ -71,6 +71,7 @@ impl<D: Driver> Core<D> {
             .and_then(|call| call.remote.as_mut())
             .and_then(|remote| remote.next_kept())
         {
+            self.exchanges.kept -= kept.len();
             let (frame, ..) = Frame::split(&kept).ok_or_else(broken)?;
             self.deliver_request(handle, &frame)?;
         }
@@ -151,8 +152,8 @@ impl<D: Driver> Core<D> {
             FrameKind::Cancel => return Err(broken()),
             FrameKind::Message | FrameKind::ResponseHead | FrameKind::End => {}
         }
-        match remote.order(frame.sequence, whole) {
-            Turn::Later => return Ok(()),
+        match remote.order(frame, whole) {
+            Turn::Later => return self.exchanges.keep(whole.len()),
             Turn::Never => return Err(broken()),
             Turn::Now => self.deliver_response(now, token, frame)?,
         }
@@ -162,6 +163,7 @@ impl<D: Driver> Core<D> {
             .and_then(|call| call.remote.as_mut())
             .and_then(|remote| remote.next_kept())
         {
+            self.exchanges.kept -= kept.len();
             let (frame, ..) = Frame::split(&kept).ok_or_else(broken)?;
             self.deliver_response(now, token, &frame)?;
         }

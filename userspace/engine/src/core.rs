@@ -1,15 +1,15 @@
 //! Everything the engine knows besides its packet backend and its transport, and what becomes of transport events.
 
 use crate::accepted::Accepted;
-use crate::apps::{App, AppId, copy_part, response};
+use crate::apps::{App, AppId, response};
 use crate::bindings::Bindings;
-use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, Progress, REPLY_TOKEN};
+use crate::calls::{HeldReply, Incoming, Origin, Outgoing, Progress, REPLY_TOKEN};
 use crate::carriage::Carriage;
 use crate::config::Config;
 use crate::delay::Delayed;
 use crate::driver::Driver;
 use crate::exchange::Exchanges;
-use crate::frames::{self, Answer, HEAD_LEN, Head};
+use crate::frames::Answer;
 use crate::gate::Gate;
 use crate::identity::Peer;
 use crate::log::PolicyLog;
@@ -23,11 +23,6 @@ use tollfree_transport::{CallHandle, Event, IncomingCall, SessionChange, Transpo
 use tollfree_wire::header::FLAT_MAX;
 use tollfree_wire::{Code, Reason, SessionEntry};
 use tracing::{info, warn};
-use zerocopy::IntoBytes;
-
-/// How long a call without a deadline waits for an answer that its policy has dropped, in ns: about as long as the
-/// transport takes to find a peer dead.
-const LOST_NS: u64 = 10_000_000_000;
 
 /// What the engine itself answers a remote call with. Made while the transport is busy delivering events, sent
 /// right after.
@@ -242,79 +237,6 @@ impl<D: Driver> Core<D> {
         }
     }
 
-    /// Ends an outgoing call that the transport does not have (any more).
-    pub fn fail(&mut self, now: u64, token: u64, status: Code, at: VerdictAt, why: &str) {
-        let Some(call) = self.remove_outgoing(token) else { return };
-        let mut back = Back { body_len: why.len() as u32, ..Back::status(status) };
-        if let Err(ended) = self.judge_back(now, call.judged, &mut back) {
-            return self.end_here(now, call, ended);
-        }
-        if let Origin::App { app, cookie, .. } = call.origin
-            && let Some(app) = self.apps.get_mut(app.0)
-        {
-            app.fail(cookie, call.method, status, at, why);
-        }
-    }
-
-    /// Ends a call of an application here as a policy wants it.
-    pub fn end_here(&mut self, now: u64, call: Outgoing, ended: Ended) {
-        let Outgoing { origin: Origin::App { app: id, cookie, .. }, method, .. } = call else { return };
-        let Some(app) = self.apps.get_mut(id.0) else { return };
-        match ended {
-            Ended::Status(status, why) => app.fail(cookie, method, status, VerdictAt::Engine, &why),
-            Ended::Answer(answer) => {
-                let header = response(cookie, method, answer.layout, Code::Ok, VerdictAt::Engine);
-                app.deliver(&header, answer.flat(), &[]);
-            }
-            // What a lost call looks like: it ends when its deadline does, or when its peer would count as dead.
-            Ended::Dropped => {
-                let lost_ns = now.saturating_add(LOST_NS);
-                let (deadline_ns, status) = match call.deadline_ns {
-                    deadline_ns if deadline_ns <= lost_ns => (deadline_ns, Code::DeadlineExceeded),
-                    _ => (lost_ns, Code::Unavailable),
-                };
-                let (progress, judged) = (Progress::Dropped(status), None);
-                self.insert_outgoing(Outgoing { deadline_ns, progress, judged, ..call });
-            }
-        }
-    }
-
-    fn on_cancelled(&mut self, now: u64, call: IncomingCall) {
-        if self.on_exchange_cancelled(now, call) {
-            return;
-        }
-        if let Some(arrived) = self.delayed.withdraw(call) {
-            // Nobody waits for what its policy makes of the end.
-            drop(self.judge_back(now, arrived.judged, &mut Back::status(Code::Cancelled)));
-        }
-        let is_it = |incoming: &Incoming| matches!(incoming.caller, Caller::Remote(other) if other == call);
-        for handle in self.incoming.keys_where(is_it) {
-            self.tell_cancelled(now, handle, Code::Cancelled);
-        }
-    }
-
-    /// Tells an application that nobody waits for its answer any more, because the call has ended with this status.
-    pub fn tell_cancelled(&mut self, now: u64, handle: u64, status: Code) {
-        let Some(Incoming { app, judged, remote, .. }) = self.remove_incoming(handle) else { return };
-        // Nobody waits for what its policy makes of the end.
-        drop(self.judge_back(now, judged, &mut Back::status(status)));
-        if let Some(app) = self.apps.get_mut(app.0) {
-            match remote.is_some_and(|remote| remote.is_answered()) {
-                true => app.release(handle),
-                false => app.cancelled(handle),
-            }
-        }
-    }
-
-    /// Takes a call that is served here out of the books.
-    pub fn remove_incoming(&mut self, handle: u64) -> Option<Incoming> {
-        let call = self.incoming.remove(handle)?;
-        if let Some(remote) = &call.remote {
-            self.exchanges.served.close(remote.link, remote.stream, handle);
-        }
-        Some(call)
-    }
-
     fn on_released(&mut self, key: u64) {
         if let Some(HeldReply::Batch(_)) = self.held.get(key) {
             return self.release_batch(key);
@@ -324,13 +246,6 @@ impl<D: Driver> Core<D> {
         app.held_replies -= 1;
         app.release(handle);
         self.bury(id);
-    }
-
-    /// Drops an application that is detached once nothing needs its memory.
-    fn bury(&mut self, id: AppId) {
-        if self.apps.get(id.0).is_some_and(|app| app.detached && app.held_replies == 0) {
-            self.apps.remove(id.0);
-        }
     }
 
     /// Mirrors opened and closed sessions to the kernel. Runs before anything is sent on them.
@@ -383,136 +298,6 @@ impl<D: Driver> Core<D> {
             gate.release(now);
         }
         log.tell(now);
-    }
-
-    /// Copies a part of a message's body to where the transport wants it: into a frame.
-    pub fn copy_body(&self, token: u64, at: u32, out: &mut [u8]) {
-        let source = if token & REPLY_TOKEN != 0 {
-            match self.held.get(token & !REPLY_TOKEN) {
-                Some(HeldReply::App { app, body, .. }) => Some((*app, *body)),
-                Some(HeldReply::Batch(batch)) => {
-                    copy_part(batch, at as usize, out);
-                    None
-                }
-                None => None,
-            }
-        } else {
-            match self.outgoing.get(token) {
-                Some(Outgoing {
-                    origin: Origin::App { app, body, .. }, remote: Some(remote), flags, ..
-                }) => {
-                    return self.copy_opening(*app, *body, remote.stream, *flags, at, out);
-                }
-                Some(Outgoing { origin: Origin::App { app, body, .. }, .. }) => Some((*app, *body)),
-                Some(Outgoing { origin: Origin::Exchange { batch, .. }, .. }) => {
-                    copy_part(self.exchanges.batch(*batch), at as usize, out);
-                    None
-                }
-                Some(Outgoing { origin: Origin::Bind, binding: Some(key), .. }) => {
-                    copy_part(self.bindings.question(key).unwrap_or_default(), at as usize, out);
-                    None
-                }
-                _ => None,
-            }
-        };
-        if let Some((app, body)) = source
-            && let Some(app) = self.apps.get(app.0)
-        {
-            app.port.read(body, at as usize, out);
-        }
-    }
-
-    /// The same for a call that opens a stream: a head goes before its body.
-    fn copy_opening(
-        &self,
-        app: AppId,
-        body: tollfree_ring::Span,
-        stream: u64,
-        flags: Flags,
-        at: u32,
-        out: &mut [u8],
-    ) {
-        let last = if flags.last { frames::LAST } else { 0 };
-        let bare = if flags.bare { frames::BARE } else { 0 };
-        let head = Head { life: self.exchanges.life, stream, flags: last | bare };
-        let head = head.as_bytes().get(at as usize..).unwrap_or_default();
-        let (start, rest) = out.split_at_mut(head.len().min(out.len()));
-        start.copy_from_slice(&head[..start.len()]);
-        if let Some(app) = self.apps.get(app.0) {
-            app.port.read(body, (at as usize).saturating_sub(HEAD_LEN), rest);
-        }
-    }
-
-    /// Removes an application: its own calls are withdrawn, the calls it served end `UNAVAILABLE`.
-    pub fn detach(&mut self, now: u64, transport: &mut Transport, id: AppId) {
-        let Some(app) = self.apps.get_mut(id.0) else { return };
-        app.detached = true;
-        info!(app = app.name, pid = app.pid, "application detached");
-        for served in self.services.values_mut() {
-            served.retain(|other| *other != id);
-        }
-        self.services.retain(|_, served| !served.is_empty());
-
-        let mine = |call: &Outgoing| matches!(call.origin, Origin::App { app, .. } if app == id);
-        for token in self.outgoing.keys_where(mine) {
-            self.withdraw(now, transport, token);
-        }
-        for handle in self.incoming.keys_where(|call| call.app == id) {
-            let why = "the service's process ended before it answered";
-            self.give_up(now, handle, Code::Unavailable, why);
-        }
-        self.bury(id);
-    }
-
-    /// Ends a call that an application here was given to serve, without its word.
-    pub fn give_up(&mut self, now: u64, handle: u64, status: Code, why: &str) {
-        let Some(Incoming { caller, judged, remote, .. }) = self.remove_incoming(handle) else { return };
-        let ended = self.end_back(now, judged, Ended::Status(status, why.to_owned()));
-        match caller {
-            Caller::Stream => self.end_stream(remote, ended),
-            Caller::Remote(call) => self.refusals.push(Refusal { call, ended }),
-            Caller::Local { outgoing } => self.fail_as(now, outgoing, ended),
-        }
-    }
-
-    /// Ends a client's stream as the engine or a policy wants it.
-    pub fn end_stream(&mut self, remote: Option<Box<crate::remote::Remote>>, ended: Ended) {
-        let Some(remote) = remote else { return };
-        let (status, why) = match &ended {
-            Ended::Status(status, why) => (*status, why.as_str()),
-            // A response cannot be replaced or lost once its stream has begun.
-            Ended::Answer(_) | Ended::Dropped => {
-                (Code::Unavailable, "a policy has dropped the stream's response")
-            }
-        };
-        let sequence = remote.next_sequence();
-        self.exchanges.served.end(remote.link, remote.stream, sequence, status, why);
-    }
-
-    /// Ends an outgoing call as the server's policy on this host wants it.
-    pub fn fail_as(&mut self, now: u64, token: u64, ended: Ended) {
-        match ended {
-            Ended::Status(status, why) => self.fail(now, token, status, VerdictAt::Engine, &why),
-            ended => {
-                let Some(call) = self.remove_outgoing(token) else { return };
-                let ended = self.end_back(now, call.judged, ended);
-                self.end_here(now, call, ended);
-            }
-        }
-    }
-
-    /// Forgets an outgoing call whose caller no longer wants the result.
-    pub fn withdraw(&mut self, now: u64, transport: &mut Transport, token: u64) {
-        self.cancel_remote(token);
-        let Some(call) = self.remove_outgoing(token) else { return };
-        // Nobody waits for what the policy makes of the end.
-        drop(self.judge_back(now, call.judged, &mut Back::status(Code::Cancelled)));
-        match call.progress {
-            Progress::Binding => self.bindings.withdraw(token),
-            Progress::Sent(handle) => transport.cancel(now, handle),
-            Progress::Local { incoming } => self.tell_cancelled(now, incoming, Code::Cancelled),
-            Progress::Open | Progress::Delayed | Progress::Dropped(_) => {}
-        }
     }
 }
 

@@ -2,10 +2,10 @@
 //! whose answers carry that peer's. What arrives is taken in `arrive`; a server's end is in `hosting`.
 
 use crate::calls::{Origin, Outgoing, Progress};
+use crate::clients::Hosted;
 use crate::core::Core;
 use crate::driver::Driver;
 use crate::frames::{Answer, Frame, FrameKind, Front};
-use crate::hosting::Hosted;
 use crate::remote::{BATCH, Taken};
 use crate::slab::Slab;
 use crate::streams::Direction;
@@ -20,6 +20,8 @@ use tollfree_wire::header::METHOD_CONTROL;
 const EXCHANGES_MAX: usize = 16;
 /// Exchanges that a client keeps at its peer at most, for that to have something to answer.
 const LISTENING_MAX: usize = 8;
+/// Bytes of frames that overtook others, of all streams, at most.
+const KEPT_MAX: usize = 64 << 20;
 /// Batches kept for later use.
 const SPARE_MAX: usize = 64;
 /// Memory of a batch that is kept for later use, in bytes.
@@ -41,6 +43,8 @@ pub struct Exchanges {
     /// What exchanges under way carry.
     batches: Slab<Vec<u8>>,
     spare: Vec<Vec<u8>>,
+    /// Bytes of frames that overtook others, of all streams.
+    pub kept: usize,
     /// As a server.
     pub served: Hosted,
 }
@@ -74,6 +78,7 @@ impl Exchanges {
             touched: Vec::new(),
             batches: Slab::default(),
             spare: Vec::new(),
+            kept: 0,
             served: Hosted::default(),
         }
     }
@@ -98,7 +103,9 @@ impl Exchanges {
     /// Whether no stream is under way.
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
-        self.batches.len() == 0 && self.served.is_idle() && self.made.iter().all(|link| link.streams == 0)
+        self.batches.len() + self.kept == 0
+            && self.served.is_idle()
+            && self.made.iter().all(|link| link.streams == 0)
     }
 
     fn touch(&mut self, link: u64) -> Option<&mut Link> {
@@ -124,6 +131,21 @@ impl Exchanges {
         if self.spare.len() < SPARE_MAX && batch.capacity() <= SPARE_BYTES {
             batch.clear();
             self.spare.push(batch);
+        }
+    }
+
+    /// A frame that overtook others is kept.
+    ///
+    /// # Errors
+    /// Too much is.
+    pub fn keep(&mut self, len: usize) -> Result<(), (Code, String)> {
+        self.kept += len;
+        match self.kept <= KEPT_MAX {
+            true => Ok(()),
+            false => {
+                let why = "this host keeps too much of streams whose messages overtake each other";
+                Err((Code::ResourceExhausted, why.to_owned()))
+            }
         }
     }
 

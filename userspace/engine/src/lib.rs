@@ -10,22 +10,27 @@
 #![forbid(unsafe_code)]
 
 mod accepted;
+mod answers;
 mod apps;
 mod arrive;
 mod bindings;
+mod body;
 mod calls;
 mod carriage;
+mod clients;
 mod command;
 mod config;
 mod core;
 mod delay;
 mod driver;
+mod ending;
 mod exchange;
 mod frames;
 mod gate;
 mod hosting;
 mod identity;
 mod inbound;
+mod local;
 mod log;
 mod outbound;
 mod poll;

@@ -20,6 +20,9 @@ const MESSAGE_LEN_MAX: usize = MESSAGE_MAX as usize - 2 * BEGINNING;
 /// Frames that may arrive before an earlier one does: as many as there is credit for, a beginning and an end.
 const EARLY_MAX: u32 = STREAM_MESSAGES as u32 + 2;
 
+/// Bytes of such frames but for the longest: as many as there is credit for, and their headers.
+const EARLY_BYTES: usize = STREAM_BYTES + EARLY_MAX as usize * Frame::len(0, 0);
+
 /// One end of a stream to another host.
 #[derive(Debug, Default)]
 pub struct Remote {
@@ -43,7 +46,9 @@ pub struct Remote {
     expected: u32,
     /// Frames that overtook others, by their numbers.
     early: BTreeMap<u32, Vec<u8>>,
+    /// Bytes of these, and of the longest that there was since there were none.
     early_bytes: usize,
+    early_longest: usize,
 }
 
 /// What ends one direction of a stream.
@@ -216,14 +221,19 @@ impl Remote {
     }
 
     /// When to deliver an ordered frame, of which `whole` is all.
-    pub fn order(&mut self, sequence: u32, whole: &[u8]) -> Turn {
+    pub fn order(&mut self, frame: &Frame<'_>, whole: &[u8]) -> Turn {
+        let sequence = frame.sequence;
+        // As credit goes: the last message may go beyond, whichever comes last; an end takes none.
+        let fits =
+            self.early_bytes.saturating_sub(self.early_longest) < EARLY_BYTES || frame.kind == FrameKind::End;
         match sequence.wrapping_sub(self.expected) {
             0 => {
                 self.expected = self.expected.wrapping_add(1);
                 Turn::Now
             }
-            1..=EARLY_MAX if self.early_bytes < STREAM_BYTES && !self.early.contains_key(&sequence) => {
+            1..=EARLY_MAX if fits && !self.early.contains_key(&sequence) => {
                 self.early_bytes += whole.len();
+                self.early_longest = self.early_longest.max(whole.len());
                 self.early.insert(sequence, whole.to_vec());
                 Turn::Later
             }
@@ -231,10 +241,18 @@ impl Remote {
         }
     }
 
+    /// Bytes of frames that are kept.
+    pub fn kept(&self) -> usize {
+        self.early_bytes
+    }
+
     /// A frame that was kept and is delivered now.
     pub fn next_kept(&mut self) -> Option<Vec<u8>> {
         let whole = self.early.remove(&self.expected)?;
         self.early_bytes -= whole.len();
+        if self.early.is_empty() {
+            self.early_longest = 0;
+        }
         self.expected = self.expected.wrapping_add(1);
         Some(whole)
     }
@@ -244,22 +262,42 @@ impl Remote {
 mod tests {
     use super::*;
 
+    /// Has a frame with this number and so long a body come.
+    fn order(remote: &mut Remote, kind: FrameKind, sequence: u32, len: usize) -> Turn {
+        let mut whole = Vec::new();
+        Frame { sequence, ..Frame::new(kind, 1) }.put_with(&mut whole, len, |body| body.fill(sequence as u8));
+        let (frame, ..) = Frame::split(&whole).unwrap();
+        remote.order(&frame, &whole)
+    }
+
+    fn next_kept(remote: &mut Remote) -> Option<u32> {
+        remote.next_kept().map(|whole| Frame::split(&whole).unwrap().0.sequence)
+    }
+
     #[test]
     fn frames_are_delivered_in_order_and_few_are_kept() {
+        use FrameKind::{End, Message};
         let mut remote = Remote::new(0, 1, Written::default());
-        assert_eq!(remote.order(0, b"0"), Turn::Now);
-        assert_eq!(remote.order(0, b"0"), Turn::Never, "again");
-        assert_eq!(remote.order(3, b"3"), Turn::Later);
-        assert_eq!(remote.order(3, b"3"), Turn::Never, "again");
-        assert_eq!(remote.order(2, b"2"), Turn::Later);
-        assert_eq!(remote.next_kept(), None);
-        assert_eq!(remote.order(1, b"1"), Turn::Now);
-        assert_eq!(remote.next_kept(), Some(b"2".to_vec()));
-        assert_eq!(remote.next_kept(), Some(b"3".to_vec()));
-        assert_eq!(remote.next_kept(), None);
+        assert_eq!(order(&mut remote, Message, 0, 1), Turn::Now);
+        assert_eq!(order(&mut remote, Message, 0, 1), Turn::Never, "again");
+        assert_eq!(order(&mut remote, Message, 3, 1), Turn::Later);
+        assert_eq!(order(&mut remote, Message, 3, 1), Turn::Never, "again");
+        assert_eq!(order(&mut remote, Message, 2, 1), Turn::Later);
+        assert_eq!(next_kept(&mut remote), None);
+        assert_eq!(order(&mut remote, Message, 1, 1), Turn::Now);
+        assert_eq!(next_kept(&mut remote), Some(2));
+        assert_eq!(next_kept(&mut remote), Some(3));
+        assert_eq!(next_kept(&mut remote), None);
         assert_eq!(remote.early_bytes, 0);
-        assert_eq!(remote.order(4 + EARLY_MAX + 1, b"x"), Turn::Never, "too far ahead");
-        assert_eq!(remote.order(4 + EARLY_MAX, &[0; STREAM_BYTES]), Turn::Later);
-        assert_eq!(remote.order(5, b"x"), Turn::Never, "too much is kept");
+        assert_eq!(order(&mut remote, Message, 4 + EARLY_MAX + 1, 1), Turn::Never, "too far ahead");
+        assert_eq!(order(&mut remote, Message, 8, STREAM_BYTES), Turn::Later, "the last may go beyond");
+        assert_eq!(
+            order(&mut remote, Message, 5, STREAM_BYTES / 2),
+            Turn::Later,
+            "one before it comes later"
+        );
+        assert_eq!(order(&mut remote, Message, 6, STREAM_BYTES), Turn::Later);
+        assert_eq!(order(&mut remote, Message, 7, 1), Turn::Never, "more is kept than there was credit for");
+        assert_eq!(order(&mut remote, End, 9, 100), Turn::Later);
     }
 }

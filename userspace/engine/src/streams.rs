@@ -299,11 +299,7 @@ impl<D: Driver> Core<D> {
 
     /// Ends a call that an application here serves and that can't go on.
     pub fn break_incoming(&mut self, now: u64, handle: u64, status: Code, why: &str) {
-        if let Some(Incoming { app, .. }) = self.incoming.get(handle)
-            && let Some(app) = self.apps.get_mut(app.0)
-        {
-            app.cancelled(handle);
-        }
+        self.dismiss(handle);
         self.give_up(now, handle, status, why);
     }
 
@@ -353,6 +349,7 @@ impl<D: Driver> Core<D> {
     pub fn remove_outgoing(&mut self, token: u64) -> Option<Outgoing> {
         let call = self.outgoing.remove(token)?;
         if let Some(remote) = &call.remote {
+            self.exchanges.kept -= remote.kept();
             match call.progress {
                 Progress::Open => self.exchanges.closed(remote.link),
                 // Its end has overtaken the word that it has begun.

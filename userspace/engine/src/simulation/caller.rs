@@ -35,8 +35,8 @@ pub struct Caller {
     schema: Schema,
     random: Random,
     calls: BTreeMap<u64, Call>,
-    /// How calls have ended, by their streams.
-    pub ends: BTreeMap<u32, Code>,
+    /// How calls have ended, and why, by their streams.
+    pub ends: BTreeMap<u32, (Code, String)>,
 }
 
 impl Caller {
@@ -110,11 +110,12 @@ impl Caller {
                         if delivery.status == Code::Ok {
                             call.complete(delivery.body);
                         }
-                        over = Some((cookie, delivery.status));
+                        let why = String::from_utf8_lossy(delivery.body).into_owned();
+                        over = Some((cookie, (delivery.status, why)));
                     }
                     DaemonOp::Cancelled => {
                         assert!(call.cancelled, "cancelled by nobody");
-                        over = Some((cookie, Code::Cancelled));
+                        over = Some((cookie, (Code::Cancelled, String::new())));
                     }
                     other => panic!("a caller is told {other:?}"),
                 }
@@ -127,11 +128,11 @@ impl Caller {
             {
                 call.writer.taken(port, count);
             }
-            if let Some((cookie, status)) = over
+            if let Some((cookie, end)) = over
                 && let Some(mut call) = calls.remove(&cookie)
             {
                 call.writer.end(port);
-                assert!(ends.insert(cookie as u32, status).is_none(), "a call ends twice");
+                assert!(ends.insert(cookie as u32, end).is_none(), "a call ends twice");
             }
         }
         self.port.commit();

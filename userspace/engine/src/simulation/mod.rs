@@ -307,12 +307,12 @@ fn check(world: &mut World, death: Death, streams: u32) {
         return;
     };
     let refused: BTreeSet<u32> = service.refused.iter().copied().collect();
-    for (id, status) in &caller.ends {
+    for (id, (status, why)) in &caller.ends {
         match status {
             Code::Ok => assert_eq!(service.ends.get(id), Some(&Seen::Answered), "stream {id}"),
             Code::Aborted => assert!(refused.contains(id), "stream {id}"),
             Code::Cancelled | Code::DeadlineExceeded => {}
-            other => panic!("stream {id} ended {other:?} although nobody died"),
+            other => panic!("stream {id} ended {other:?} although nobody died: {why}"),
         }
     }
 }

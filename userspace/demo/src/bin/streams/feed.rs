@@ -2,7 +2,7 @@
 //! the libraries and what is below them.
 
 macro_rules! arm {
-    ($library:ident, $stubs:literal, $client:ty $(, #[$attribute:meta])?) => {
+    ($library:ident, $stubs:literal, $client:ty $(, #[$attribute:meta], #[$generated:meta])?) => {
         pub mod $library {
             use super::super::load::{Kind, Load, Made, Meter, Sent};
             use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ macro_rules! arm {
             use tollfree_demo::streams::Outcome;
             use $library::{Request, Response, Status, Streaming};
 
-            #[expect(clippy::all, clippy::pedantic, reason = "generated")]
+            $(#[$generated])?
             mod stubs {
                 include!(concat!(env!("OUT_DIR"), $stubs));
             }
@@ -130,4 +130,4 @@ macro_rules! arm {
 }
 
 arm!(tollfree, "/feed/demo.rs", FeedClient);
-arm!(tonic, "/tonic/demo.rs", FeedClient<tonic::transport::Channel>, #[tonic::async_trait]);
+arm!(tonic, "/tonic/demo.rs", FeedClient<tonic::transport::Channel>, #[tonic::async_trait], #[expect(unused_qualifications, reason = "tonic's generator writes them")]);
