@@ -52,7 +52,7 @@ impl Network {
 
     /// Whatever is sent to a host is lost from now on.
     pub fn cut(&mut self, host: Peer) {
-        self.packets.retain(|_, packet| packet.to != host);
+        self.packets.retain(|_, packet| packet.to.address != host.address);
         self.gone.push(host);
     }
 
@@ -62,7 +62,7 @@ impl Network {
     }
 
     fn send(&mut self, from: Peer, to: Peer, payload: &[u8]) {
-        if self.random.one_in(self.faults.loses) || self.gone.contains(&to) {
+        if self.random.one_in(self.faults.loses) || self.gone.iter().any(|gone| gone.address == to.address) {
             return;
         }
         let copies = if self.random.one_in(self.faults.repeats) { 2 } else { 1 };
@@ -77,7 +77,8 @@ impl Network {
 
     fn take(&mut self, to: Peer) -> Option<Packet> {
         let now = self.now;
-        let arrived = self.packets.range(..=(now, u64::MAX)).find(|(_, packet)| packet.to == to);
+        let arrived =
+            self.packets.range(..=(now, u64::MAX)).find(|(_, packet)| packet.to.address == to.address);
         let key = *arrived?.0;
         self.packets.remove(&key)
     }
@@ -115,10 +116,21 @@ impl Nic for End {
         Ok(count)
     }
 
-    fn transmit(&mut self, to: &Peer, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError> {
+    fn ports(&self) -> u16 {
+        4
+    }
+
+    fn transmit(
+        &mut self,
+        from: u16,
+        to: &Peer,
+        len: usize,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), TxError> {
         let mut payload = vec![0; len];
         fill(&mut payload);
-        self.network.borrow_mut().send(self.here, *to, &payload);
+        let from = Peer { port: self.here.port + from, ..self.here };
+        self.network.borrow_mut().send(from, *to, &payload);
         Ok(())
     }
 
