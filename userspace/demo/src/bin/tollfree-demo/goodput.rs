@@ -1,9 +1,8 @@
 //! Goodput over a bad cable next to TCP's: large messages, acknowledged one by one by the application at the other end, over
 //! two equally bad cables of the same program, taking turns.
 
-use crate::tables::table;
+use crate::tables::{Output, median, table};
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use serde::Serialize;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -53,12 +52,6 @@ pub struct Options {
     /// How to print the outcome
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
 }
 
 /// One row: the same load on the same cable.
@@ -165,12 +158,6 @@ fn send(client: &Cli, arguments: &[String], load: Load) -> Result<Outcome> {
         eprintln!("{} of {} messages failed", outcome.failed, outcome.failed + outcome.messages);
     }
     Ok(outcome)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 fn print(options: &Options, rows: &[Row]) {

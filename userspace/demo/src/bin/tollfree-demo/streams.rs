@@ -1,9 +1,8 @@
 //! Streams next to tonic's over TCP: the same service and client of both libraries, between the same two namespaces, taking
 //! turns.
 
-use crate::tables::table;
+use crate::tables::{Output, median, table};
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use serde::Serialize;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -40,12 +39,6 @@ pub struct Options {
     /// How to print the outcome
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
 }
 
 /// One row: the same streams.
@@ -111,7 +104,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
                     row.tonic.push(turn(&["run-tonic", &tcp.to_string()])?);
                 }
                 let pairs = row.tollfree.iter().zip(&row.tonic);
-                row.ratio = median(pairs.map(|(ours, theirs)| ours.per_second / theirs.per_second));
+                row.ratio = median(pairs.map(|(ours, theirs)| ours.per_second / theirs.per_second))
+                    .unwrap_or_default();
                 rows.push(row);
             }
         }
@@ -140,12 +134,6 @@ fn turn(
     Outcome::parse(&String::from_utf8_lossy(&output.stdout))
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
 fn print(options: &Options, rows: &[Row]) {
     let mut shown = table(&[
         "streams",
@@ -158,10 +146,14 @@ fn print(options: &Options, rows: &[Row]) {
         "tonic p50 / p99 µs",
     ]);
     for Row { kind, bytes, streams, tollfree, tonic, ratio } in rows {
-        let rate = |arm: &[Outcome]| format!("{:.0}", median(arm.iter().map(|outcome| outcome.per_second)));
+        let rate = |arm: &[Outcome]| {
+            format!("{:.0}", median(arm.iter().map(|outcome| outcome.per_second)).unwrap_or_default())
+        };
         let times = |arm: &[Outcome]| {
             let of = |pick: fn(&Outcome) -> Option<f64>| {
-                arm.iter().all(|outcome| pick(outcome).is_some()).then(|| median(arm.iter().filter_map(pick)))
+                arm.iter()
+                    .all(|outcome| pick(outcome).is_some())
+                    .then(|| median(arm.iter().filter_map(pick)).unwrap_or_default())
             };
             let (p50, p99) = (of(|outcome| outcome.p50_us), of(|outcome| outcome.p99_us));
             p50.zip(p99).map_or(String::new(), |(p50, p99)| format!("{p50:.1} / {p99:.1}"))

@@ -69,3 +69,17 @@ fn align(table: &mut Table, columns: std::ops::Range<usize>) {
         }
     }
 }
+
+/// How a measurement's outcome is printed.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+/// The middle of some values; of an even number of them the upper one. None of none.
+pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
