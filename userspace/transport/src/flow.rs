@@ -26,6 +26,8 @@ const REORDER_NS: u64 = 50_000;
 /// A network that lets nothing through has stopped: where this part of a window is gone, or after so many round trips.
 const STOPPED_SHARE: f64 = 3.0;
 const STOPPED_ROUNDS: u64 = 8;
+/// Of the turns of messages that wait for the network, one in so many goes to the one that has waited longest.
+const OLDEST_EVERY: u32 = 8;
 /// Assumed before anything was measured, in ns.
 const UNKNOWN_NS: u64 = 1_000_000;
 
@@ -37,6 +39,14 @@ pub(crate) enum Admission {
     AfterAck,
     /// At this time.
     At(u64),
+}
+
+/// A message that waits for the network.
+#[derive(Clone, Copy, Debug)]
+struct Parked {
+    message: Ready,
+    /// Packets of it that are to be sent.
+    left: u32,
 }
 
 /// All packets from one end of a session to the other.
@@ -52,8 +62,10 @@ pub(crate) struct Flow {
     truly_lost: u32,
     /// When something last arrived or was sent with nothing under way.
     active_at: u64,
-    /// What waits for the network, in order. Each is in the outbox or in here.
-    parked: VecDeque<Ready>,
+    /// What waits for the network, in order.
+    parked: VecDeque<Parked>,
+    /// Turns given to what waits here.
+    turns: u32,
 }
 
 impl Flow {
@@ -68,6 +80,7 @@ impl Flow {
             truly_lost: 0,
             active_at: now,
             parked: VecDeque::new(),
+            turns: 0,
         }
     }
 
@@ -174,22 +187,36 @@ impl Flow {
         }
     }
 
-    /// Keeps something that is not admitted.
-    pub fn park(&mut self, ready: Ready) {
-        self.parked.push_back(ready);
+    /// Keeps a message whose turn is over, or that is not admitted, with so many packets `left` to send. `parked`: whether
+    /// it is kept already.
+    #[inline]
+    pub fn park(&mut self, message: Ready, left: u32, parked: &mut bool) {
+        if !std::mem::replace(parked, true) {
+            self.parked.push_back(Parked { message, left });
+        }
     }
 
-    /// How many packets the network takes now, where any wait.
-    fn room(&mut self, now: u64) -> Result<u32, Admission> {
-        match self.admits(now) {
-            Admission::Now => Ok((self.congestion.window() as u32).saturating_sub(self.in_flight).max(1)),
-            held_back => Err(held_back),
-        }
+    /// The message whose turn it is. The one with the least left goes first, and among equals who came first: so that the
+    /// short do not wait for the long, and those begun are finished before others are. Now and then it is the
+    /// turn of the one that has waited longest, so that it is not passed over for ever.
+    fn next_parked(&mut self) -> Option<Ready> {
+        self.turns = self.turns.wrapping_add(1);
+        let place = match self.turns.is_multiple_of(OLDEST_EVERY) {
+            true => 0,
+            false => (0..self.parked.len()).min_by_key(|place| self.parked[*place].left)?,
+        };
+        self.parked.remove(place).map(|parked| parked.message)
+    }
+
+    /// Whether anything waits here. What comes up meanwhile goes behind it.
+    #[inline]
+    pub fn is_awaited(&self) -> bool {
+        !self.parked.is_empty()
     }
 
     /// Nobody waits for a call any more that waits here.
     pub fn forget(&mut self, call: u64) {
-        self.parked.retain(|ready| !matches!(ready, Ready::Call(key) if *key == call));
+        self.parked.retain(|parked| !matches!(parked.message, Ready::Call(key) if key == call));
     }
 
     /// Packets in the network.
@@ -215,21 +242,19 @@ impl Transport {
         self.timers.set(timer, at);
     }
 
-    /// Lets go of what a session's flow has held back, as much as the network takes now. Whoever was let go calls this
-    /// once it has nothing more to send, so that its turn is not lost.
+    /// Lets go of the next message that waits for a session's flow, if the network takes anything now. Whichever was let go
+    /// calls this once its turn is over, so that none is forgotten.
     #[inline]
     pub(crate) fn unpark(&mut self, now: u64, index: u32) {
         let Some(session) = self.table.get_mut(index) else { return };
-        if session.flow.parked.is_empty() {
+        if !session.flow.is_awaited() {
             return;
         }
-        let mut room = match session.flow.room(now) {
-            Ok(room) => room,
-            Err(held_back) => return self.wait_for_flow(index, held_back),
-        };
-        while room > 0
-            && let Some(ready) = session.flow.parked.pop_front()
-        {
+        match session.flow.admits(now) {
+            Admission::Now => {}
+            held_back => return self.wait_for_flow(index, held_back),
+        }
+        while let Some(ready) = session.flow.next_parked() {
             let queued = match ready {
                 Ready::Call(key) => self.calls.get_mut(key).and_then(|call| {
                     call.flight.as_mut()?.parked = false;
@@ -245,9 +270,33 @@ impl Transport {
                 _ => None,
             };
             if queued.is_some_and(|queued| !std::mem::replace(queued, true)) {
-                self.outbox.push(ready);
-                room -= 1;
+                return self.outbox.push(ready);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_goes_first_and_the_one_that_waited_longest_has_its_share() {
+        let mut flow = Flow::new(50_000, 2048, 0);
+        let park = |flow: &mut Flow, key, left| flow.park(Ready::Call(key), left, &mut false);
+        park(&mut flow, 1, 1000);
+        let mut turns = Vec::new();
+        for key in 2..=2 * u64::from(OLDEST_EVERY) {
+            park(&mut flow, key, 10);
+            let Some(Ready::Call(turn)) = flow.next_parked() else { panic!("none though one waits") };
+            turns.push(turn);
+            if turn == 1 {
+                park(&mut flow, 1, 1000);
+            }
+        }
+        let of_the_longest = turns.iter().filter(|turn| **turn == 1).count();
+        let others: Vec<u64> = turns.into_iter().filter(|turn| *turn != 1).collect();
+        assert_eq!(of_the_longest, 1, "one in {OLDEST_EVERY}");
+        assert!(others.is_sorted(), "among equals who came first: {others:?}");
     }
 }

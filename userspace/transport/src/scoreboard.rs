@@ -335,6 +335,11 @@ impl Scoreboard {
         self.orders > 0
     }
 
+    /// Of `total`, those never sent or given up as lost.
+    pub fn left(&self, total: u32) -> u32 {
+        total - self.next + self.lost_count
+    }
+
     /// Packets sent that have neither arrived nor been given up.
     pub fn outstanding(&self) -> u32 {
         self.outstanding

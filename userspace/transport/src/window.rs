@@ -228,6 +228,11 @@ impl Window {
         self.fragments
     }
 
+    /// How many fragments of a message of several are to be sent, for the first time or again.
+    pub fn left(&self) -> u32 {
+        self.board.as_ref().map_or(0, |board| board.left(self.fragments))
+    }
+
     /// Bytes of it in its longest fragment.
     pub fn longest(&self) -> usize {
         self.size.min(self.length) as usize

@@ -55,6 +55,8 @@ struct World {
     /// Bytes through the link and calls done, by sender.
     carried: Vec<u64>,
     done: Vec<u64>,
+    /// How long each call took, in ns.
+    took: Vec<u64>,
     dropped: u64,
     waited: (u64, u64),
     /// Until then the service has no room for requests.
@@ -99,6 +101,7 @@ impl World {
             open: vec![0; count],
             carried: vec![0; count],
             done: vec![0; count],
+            took: Vec::new(),
             dropped: 0,
             waited: (0, 0),
             full_until: 0,
@@ -123,7 +126,7 @@ impl World {
     }
 
     fn turn(&mut self) {
-        let World { now, senders, hosts, wire, open, done, body_len, full_until, .. } = self;
+        let World { now, senders, hosts, wire, open, done, took, body_len, full_until, .. } = self;
         let server = hosts.len() - 1;
         while wire.peek().is_some_and(|Reverse(arrival)| arrival.at <= *now) {
             let Some(Reverse(Arrival { from, to, bytes, marked, .. })) = wire.pop() else { break };
@@ -134,8 +137,9 @@ impl World {
                     assert_eq!(request.body.len(), *body_len as usize);
                     calls.push(request.call);
                 }
-                Event::Response { status, verdict, .. } => {
+                Event::Response { token, status, verdict, .. } => {
                     assert_eq!(status, Code::Ok, "{verdict:?}");
+                    took.push(*now - token);
                     done[to] += 1;
                     open[to] -= 1;
                 }
@@ -147,7 +151,8 @@ impl World {
             while *now >= 1_000 * MS + from && open[number] < *calls {
                 let (body_len, deadline_ns) = (*body_len, u64::MAX);
                 let (flat, metadata) = (&[][..], false);
-                let call = NewCall { method: 1, layout: 0, flat, metadata, body_len, deadline_ns, token: 1 };
+                let token = *now;
+                let call = NewCall { method: 1, layout: 0, flat, metadata, body_len, deadline_ns, token };
                 hosts[number].call(*now, peer(server), call);
                 open[number] += 1;
             }
@@ -229,6 +234,7 @@ impl World {
     fn forget(&mut self) {
         self.carried.fill(0);
         self.done.fill(0);
+        self.took.clear();
         (self.dropped, self.waited) = (0, (0, 0));
     }
 
@@ -252,6 +258,14 @@ impl World {
     fn fairness(&self) -> f64 {
         let (least, most) = (self.carried.iter().min(), self.carried.iter().max());
         *least.unwrap_or(&0) as f64 / *most.unwrap_or(&1) as f64
+    }
+
+    /// Jain's index of the senders' shares: 1 where they are equal. Of many senders, the luckiest and the unluckiest of one
+    /// quarter of a second differ by chance.
+    fn jain(&self) -> f64 {
+        let shares = || self.carried.iter().map(|bytes| *bytes as f64);
+        let squares: f64 = shares().map(|share| share * share).sum();
+        shares().sum::<f64>().powi(2) / (self.carried.len() as f64 * squares)
     }
 
     fn report(&self, what: &str, ns: u64) {
@@ -302,6 +316,20 @@ fn two_senders_share_within_a_fifth_though_one_came_later() {
 }
 
 #[test]
+fn messages_of_a_sender_take_turns() {
+    for (name, link) in [("rack", RACK), ("town", TOWN), ("lossy", Link { lost: 10, ..RACK })] {
+        let mut world = World::new(link, 1 << 20, &[(8, 0)]);
+        world.run_for(300 * MS);
+        world.forget();
+        world.run_for(600 * MS);
+        world.took.sort_unstable();
+        let [half, most] = [world.took.len() / 2, world.took.len() - 1].map(|place| world.took[place] / US);
+        println!("{name}: half of {} messages took {half} µs, the slowest {most}", world.took.len());
+        assert!(most < 2 * half, "{name}: {most} of {half} µs");
+    }
+}
+
+#[test]
 fn loss_that_is_not_congestion_costs_what_is_lost_and_little_more() {
     // As much as the most that may be under way fills of the third.
     let far = Link { bits_per_second: 10_000_000_000, delay: MS, ..RACK };
@@ -339,7 +367,7 @@ fn many_senders_into_a_shallow_queue_do_not_collapse() {
     world.run_for(250 * MS);
     world.report("incast", 250 * MS);
     assert!(world.used(250 * MS) > 0.7, "{}", world.used(250 * MS));
-    assert!(world.fairness() > 0.5, "{}", world.fairness());
+    assert!(world.jain() > 0.9, "{}", world.jain());
 }
 
 #[test]

@@ -43,18 +43,16 @@ impl Transport {
         let mut held_back = Admission::Now;
         while let Some(fragment) = flight.window.due().filter(|_| now < call.deadline_ns) {
             if flight.window.is_held_back() {
-                if bunch == BUNCH {
-                    self.outbox.push(Ready::Call(key)); // others' turn
+                if bunch == BUNCH && !session.flow.is_awaited() {
+                    self.outbox.push(Ready::Call(key)); // other peers' turn
                     return Ok(());
                 }
-                bunch += 1;
                 held_back = session.flow.admits(now);
-                if held_back != Admission::Now {
-                    if !std::mem::replace(&mut flight.parked, true) {
-                        session.flow.park(Ready::Call(key));
-                    }
+                if bunch == BUNCH || held_back != Admission::Now {
+                    session.flow.park(Ready::Call(key), flight.window.left(), &mut flight.parked);
                     break;
                 }
+                bunch += 1;
             }
             let first = fragment == 0;
             let mut header = Header {
@@ -164,8 +162,12 @@ impl Transport {
             session.flow.release(flight.window.finish(&mut self.boards));
         }
         let due = flight.window.due().is_some();
+        let behind_others = flight.window.is_held_back() && session.flow.is_awaited();
+        if due && behind_others {
+            session.flow.park(Ready::Call(key), flight.window.left(), &mut flight.parked);
+        }
         self.reset_timer(key);
-        if due {
+        if due && !behind_others {
             self.make_ready(key);
         }
         self.unpark(now, header.session);

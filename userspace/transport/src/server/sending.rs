@@ -48,18 +48,16 @@ impl Transport {
         let mut held_back = Admission::Now;
         while let Some(fragment) = reply.window.due() {
             if reply.window.is_held_back() {
-                if bunch == BUNCH {
-                    self.outbox.push(ready); // others' turn
+                if bunch == BUNCH && !flow.is_awaited() {
+                    self.outbox.push(ready); // other peers' turn
                     return Ok(());
                 }
-                bunch += 1;
                 held_back = flow.admits(now);
-                if held_back != Admission::Now {
-                    if !std::mem::replace(&mut slot.parked, true) {
-                        flow.park(ready);
-                    }
+                if bunch == BUNCH || held_back != Admission::Now {
+                    flow.park(ready, reply.window.left(), &mut slot.parked);
                     break;
                 }
+                bunch += 1;
             }
             let (header, flat, body) = reply.packet(fragment);
             let message_len = message_len(&slot.spec, &reply.window);
@@ -140,8 +138,13 @@ impl Transport {
                     self.timers.set(timer, now.saturating_add(reply.interval));
                 }
             }
-            if reply.window.due().is_some() && !std::mem::replace(&mut slot.ready, true) {
-                self.outbox.push(Ready::Slot(header.session, slot_of(header.call)));
+            let ready = Ready::Slot(header.session, slot_of(header.call));
+            if reply.window.due().is_none() {
+                // Its receiver or its own limit has it wait.
+            } else if reply.window.is_held_back() && flow.is_awaited() {
+                flow.park(ready, reply.window.left(), &mut slot.parked);
+            } else if !std::mem::replace(&mut slot.ready, true) {
+                self.outbox.push(ready);
             }
         }
         self.unpark(now, header.session);
