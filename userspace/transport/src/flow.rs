@@ -16,7 +16,7 @@ use crate::transport::Transport;
 use std::collections::VecDeque;
 
 /// Packets of a message that may have to arrive before an earlier one counts as lost. A path that reorders more teaches
-/// more, up to what the receiver's replay check lets through.
+/// more, up to where waiting for what is lost costs more than sending again what is only late.
 const REORDER_MIN: u32 = 3;
 const REORDER_MAX: u32 = 64;
 /// Packets lost without any having only been late, after which a path counts as half as bad.

@@ -15,7 +15,7 @@ use tollfree_wire::header::Header;
 use tollfree_wire::session::{Guard, Role, SESSION_SLOTS, place};
 use tollfree_wire::spec::MethodSpec;
 use tollfree_wire::tag::{Key, tag};
-use tollfree_wire::{Cursor, Kind};
+use tollfree_wire::{Cursor, Kind, Replay};
 
 /// A session, agreed on or on its way there.
 pub(crate) struct Session {
@@ -130,8 +130,7 @@ impl Session {
             reserved: 0,
             identity: 0,
             key,
-            replay_top: 0,
-            replay_bits: 0,
+            replay: Replay::NONE,
         };
         self.guard
     }
@@ -215,8 +214,7 @@ const fn no_guard() -> Guard {
         reserved: 0,
         identity: 0,
         key: [0; 2],
-        replay_top: 0,
-        replay_bits: 0,
+        replay: Replay::NONE,
     }
 }
 

@@ -225,8 +225,7 @@ fn ordered_requests_arrive_in_order_whatever_the_network_does() {
         let mut uids = Vec::new();
         for n in 0..300 {
             uids.push(world.call(0, 1, if n % 17 == 0 { 20_000 } else { 64 }, 64, FOREVER));
-            // In bursts that the replay window can tell from old packets.
-            world.run_for(if n % 20 == 0 { 200 * MS } else { 0 });
+            world.run_for(if n % 100 == 0 { 200 * MS } else { 0 });
         }
         world.run_for(60_000 * MS);
         let failed: Vec<_> = uids.iter().filter(|uid| world.status(**uid) != Some(Code::Ok)).collect();

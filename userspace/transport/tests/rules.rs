@@ -375,8 +375,6 @@ fn idle_sessions_are_closed_by_the_client_first_and_by_the_server_in_the_end() {
 #[test]
 fn more_calls_than_slots_wait_their_turn() {
     let mut world = connected();
-    // In order: a burst that is reordered by more than the replay window is thinned out by it.
-    world.network.delay = 50_000..50_001;
     world.hosts[1].handler = MS..2 * MS;
     let uids: Vec<u64> = (0..1000).map(|_| world.call(0, 1, 64, 64, FOREVER)).collect();
     let mut most = 0;

@@ -79,3 +79,15 @@ fn an_ordered_call_that_is_refused_before_its_turn_lets_the_next_go_on() {
     assert_eq!(world.status(refused), Some(Code::ResourceExhausted));
     assert_eq!(world.status(next), Some(Code::Ok));
 }
+
+#[test]
+fn calls_that_were_never_sent_do_not_take_turns_at_a_silent_peer() {
+    let mut world = connected(config(), None);
+    // Long ones, of which the network takes ever less: most never come to be sent.
+    world.filter = Box::new(|_, _| false);
+    let uids: Vec<u64> = (0..130).map(|_| world.call(0, 1, 1 << 20, 10, FOREVER)).collect();
+    world.run_for(4 * DEAD);
+    let ended = uids.iter().filter(|uid| world.status(**uid) == Some(Code::Unavailable)).count();
+    assert_eq!(ended, uids.len(), "of so many calls");
+    world.assert_nothing_left();
+}

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tollfree_wire::session::{Guard, Role, SessionEntry};
 use tollfree_wire::tag::tag;
-use tollfree_wire::{Cursor, Header, Kind};
+use tollfree_wire::{Cursor, Header, Kind, Replay};
 use zerocopy::IntoBytes;
 
 /// The peer's MAC address and ours.
@@ -78,8 +78,7 @@ pub fn sessions() -> Vec<SessionEntry> {
                 reserved: 0,
                 identity: 0,
                 key: KEY,
-                replay_top: 0,
-                replay_bits: 0,
+                replay: Replay::NONE,
             };
             entries.push(SessionEntry::new(guard, 0, 0));
         }

@@ -11,7 +11,7 @@ use tollfree_wire::header::{HEADER_LEN, MESSAGE_MAX, NO_DEADLINE};
 use tollfree_wire::maps::{self, Config, JUDGED, PeerEntry};
 use tollfree_wire::session::{Guard, Role, place};
 use tollfree_wire::tag::{Key, tag};
-use tollfree_wire::{Code, Cursor, Header, Kind, Packet, Reason, SessionEntry};
+use tollfree_wire::{Code, Cursor, Header, Kind, Packet, Reason, Replay, SessionEntry};
 use zerocopy::IntoBytes;
 
 /// The kernel, with the XDP programs of an interface in it.
@@ -214,8 +214,7 @@ impl<'k> Xdp<'k> {
             reserved: 0,
             identity: 0,
             key: KEY,
-            replay_top: self.sequence,
-            replay_bits: u64::MAX,
+            replay: Replay::up_to(self.sequence),
         };
         let key = place(SESSION).to_ne_bytes();
         let known = self.kernel.get(maps::SESSIONS, &key)?.filter(|_| self.sequence > 0);

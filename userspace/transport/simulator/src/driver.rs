@@ -62,12 +62,12 @@ impl Driver {
             Err(Reason::UnknownSession) => return unknown(packet),
             Err(reason) => return Verdict::Drop(reason),
         }
-        let before = (guard.replay_top, guard.replay_bits);
+        let before = guard.replay;
         if let Err(reason) = guard.accept(kind, header.sequence) {
             return Verdict::Drop(reason);
         }
         if racing {
-            (guard.replay_top, guard.replay_bits) = before;
+            guard.replay = before;
         }
         if kind != Kind::Request || header.method == METHOD_CONTROL || header.flags & FLAG_CANCEL != 0 {
             return Verdict::Deliver;

@@ -223,8 +223,7 @@ impl Scenario {
         let mut pairs: Vec<(usize, usize)> = honest.iter().copied().zip(turned.copied()).collect();
         pairs.retain(|(from, to)| from != to);
         for again in [false, true] {
-            // Packets of a longer message overtake each other by more than the replay window bears; an unreliable method's
-            // are not sent again.
+            // What the path no longer carries is lost; an unreliable method's messages are not cut again.
             let longest = if world.spec.is_reliable() { usize::MAX } else { 1_000 };
             let mut length = || length(random).min(longest);
             let mut call = |&(from, to)| world.call(from, to, length(), length(), u64::MAX);

@@ -11,8 +11,8 @@ use tollfree_wire::{Code, Reason};
 const MOVES_MAX: u8 = 3;
 
 impl Transport {
-    /// New calls go to a new session; this one ends with its last call.
-    pub(crate) fn retire_client(&mut self, index: u32, why: &'static str) {
+    /// New calls go to a new session, after those of this one that were never sent; it ends with its last call.
+    pub(crate) fn retire_client(&mut self, now: u64, index: u32, why: &'static str) {
         let Some(session) = self.table.get_mut(index) else { return };
         let peer = session.peer;
         let Some(client) = session.client() else { return };
@@ -25,8 +25,14 @@ impl Transport {
             return self.drop_session(index, why);
         }
         client.closing = true;
+        let keys = client.keys();
         // Said now rather than when the last call ends: whoever agreed on something in this session must ask again.
         self.pending.push_back(Pending::Down(peer, why));
+        for key in keys {
+            if self.calls.get_mut(key).is_some_and(|call| call.first_sent == 0) {
+                self.requeue(now, key);
+            }
+        }
     }
 
     /// New calls go to a new session that is carried as its ends want it now; calls under way end on this one.
@@ -42,7 +48,7 @@ impl Transport {
             if calls == 0 {
                 self.say_goodbye(index);
             }
-            self.retire_client(index, why);
+            self.retire_client(now, index, why);
         }
         self.pump(now, link);
     }
@@ -74,7 +80,7 @@ impl Transport {
             }
             Some(_) => None,
         };
-        self.retire_client(index, "the peer does not know it");
+        self.retire_client(now, index, "the peer does not know it");
         match why_not {
             Some(why) => self.fail_call(now, key, Code::Unavailable, why),
             None => self.requeue(now, key),
@@ -87,14 +93,10 @@ impl Transport {
     pub(crate) fn on_close(&mut self, now: u64, index: u32) {
         let Some(client) = self.table.get_mut(index).and_then(Session::client) else { return };
         let link = client.link();
-        let keys = client.keys();
-        self.retire_client(index, "the server closed it");
-        for key in keys {
-            if self.calls.get_mut(key).is_some_and(|call| call.first_sent == 0) {
-                self.requeue(now, key);
-            } else {
-                self.fail_call(now, key, Code::Unavailable, "the server shut down before it answered");
-            }
+        self.retire_client(now, index, "the server closed it");
+        let client = self.table.get_mut(index).and_then(Session::client);
+        for key in client.map(|client| client.keys()).unwrap_or_default() {
+            self.fail_call(now, key, Code::Unavailable, "the server shut down before it answered");
         }
         self.pump(now, link);
     }

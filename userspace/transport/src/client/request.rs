@@ -199,7 +199,7 @@ impl Transport {
         let heard_at = call.flight.as_ref().map_or(0, |flight| flight.heard_at);
         if now.saturating_sub(heard_at) >= self.config.dead_ns {
             if now.saturating_sub(session.heard_at) >= self.config.dead_ns {
-                self.retire_client(index, "the peer has gone silent");
+                self.retire_client(now, index, "the peer has gone silent");
             }
             self.counters.calls_dead += 1;
             self.send_cancel(key);
