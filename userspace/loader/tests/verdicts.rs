@@ -13,6 +13,7 @@ use tollfree_wire::checksum::Checksum;
 use tollfree_wire::frame::Frame;
 use tollfree_wire::header::{FLAG_CANCEL, FLAG_RESET, MESSAGE_MAX, METHOD_CONTROL};
 use tollfree_wire::maps::JUDGED;
+use tollfree_wire::replay::REPLAY_SPAN;
 use tollfree_wire::tag::tag;
 use tollfree_wire::{Code, Cursor, Header, Kind, Reason};
 
@@ -597,13 +598,19 @@ fn a_packet_counts_once() {
         late.header.sequence = early;
         bench.expect("late, but within the window", &late.frame(), Action::Redirect, Reason::Delivered);
         bench.expect("late and again", &late.frame(), Action::Drop, Reason::Replayed);
-        for _ in 0..64 {
-            sequence();
-        }
-        bench.expect("far ahead", &Packet::request(stack, 0, 0).frame(), Action::Redirect, Reason::Delivered);
-        let mut old = Packet::request(stack, 0, 0);
-        old.header.sequence = early.wrapping_sub(1).max(1);
-        bench.expect("too old to tell", &old.frame(), Action::Drop, Reason::Replayed);
+        let [skipped, forgotten] = [sequence(), sequence()];
+        let jump = |ahead: u64, held_back: u64, what: &str, action, reason| {
+            for _ in 0..ahead {
+                sequence();
+            }
+            let next = Packet::request(stack, 0, 0).frame();
+            bench.expect("far ahead", &next, Action::Redirect, Reason::Delivered);
+            let mut late = Packet::request(stack, 0, 0);
+            late.header.sequence = held_back;
+            bench.expect(what, &late.frame(), action, reason);
+        };
+        jump(REPLAY_SPAN - 8, skipped, "late by the whole window", Action::Redirect, Reason::Delivered);
+        jump(REPLAY_SPAN, forgotten, "too old to tell", Action::Drop, Reason::Replayed);
         // A spoofed packet must not move the window.
         let mut spoofed = Packet::request(stack, 0, 0);
         spoofed.header.sequence = u64::MAX;
