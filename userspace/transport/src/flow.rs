@@ -13,6 +13,7 @@ use crate::scoreboard::{Progress, Tolerance};
 use crate::session::End;
 use crate::timers::Owner;
 use crate::transport::Transport;
+use crate::window::Window;
 use std::collections::VecDeque;
 
 /// Packets of a message that may have to arrive before an earlier one counts as lost. A path that reorders more teaches
@@ -194,6 +195,16 @@ impl Flow {
         if !std::mem::replace(parked, true) {
             self.parked.push_back(Parked { message, left });
         }
+    }
+
+    /// Keeps a message that has something to send, where others wait before it. True if so: else it may go on at once.
+    #[inline]
+    pub fn park_behind_others(&mut self, message: Ready, window: &Window, parked: &mut bool) -> bool {
+        let waits = window.is_held_back() && self.is_awaited();
+        if waits {
+            self.park(message, window.left(), parked);
+        }
+        waits
     }
 
     /// The message whose turn it is. The one with the least left goes first, and among equals who came first: so that the

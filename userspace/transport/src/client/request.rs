@@ -161,13 +161,10 @@ impl Transport {
         if flight.working || flight.window.arrived_whole() {
             session.flow.release(flight.window.finish(&mut self.boards));
         }
-        let due = flight.window.due().is_some();
-        let behind_others = flight.window.is_held_back() && session.flow.is_awaited();
-        if due && behind_others {
-            session.flow.park(Ready::Call(key), flight.window.left(), &mut flight.parked);
-        }
+        let goes_on = flight.window.due().is_some()
+            && !session.flow.park_behind_others(Ready::Call(key), &flight.window, &mut flight.parked);
         self.reset_timer(key);
-        if due && !behind_others {
+        if goes_on {
             self.make_ready(key);
         }
         self.unpark(now, header.session);

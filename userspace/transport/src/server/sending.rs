@@ -139,11 +139,9 @@ impl Transport {
                 }
             }
             let ready = Ready::Slot(header.session, slot_of(header.call));
-            if reply.window.due().is_none() {
-                // Its receiver or its own limit has it wait.
-            } else if reply.window.is_held_back() && flow.is_awaited() {
-                flow.park(ready, reply.window.left(), &mut slot.parked);
-            } else if !std::mem::replace(&mut slot.ready, true) {
+            let goes_on = reply.window.due().is_some()
+                && !flow.park_behind_others(ready, &reply.window, &mut slot.parked);
+            if goes_on && !std::mem::replace(&mut slot.ready, true) {
                 self.outbox.push(ready);
             }
         }
