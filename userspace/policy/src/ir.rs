@@ -417,6 +417,7 @@ pub(crate) struct MethodLayouts {
     /// 0, where a peer sends no flat block, and every prefix of the request's layout.
     pub fingerprints: Vec<u32>,
     /// The same of the response.
+    pub current_response: u32,
     pub response_fingerprints: Vec<u32>,
 }
 
@@ -457,6 +458,7 @@ impl Policy {
                     id: method.id,
                     current: method.request.fingerprint,
                     fingerprints: prefixes(&method.request),
+                    current_response: method.response.fingerprint,
                     response_fingerprints: prefixes(&method.response),
                 }],
             };

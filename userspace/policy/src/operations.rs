@@ -1,87 +1,111 @@
 //! What operations on numbers give: in the engine, and where the compiler already knows both sides.
 
 use crate::ir::{Arithmetic, Comparison, Number};
-use std::cmp::Ordering;
+use crate::table::ValueType;
 
-#[inline]
-pub(crate) fn arithmetic(op: Arithmetic, number: Number, a: u64, b: u64) -> u64 {
-    match number {
-        Number::Unsigned => match op {
-            Arithmetic::Add => a.saturating_add(b),
-            Arithmetic::Subtract => a.saturating_sub(b),
-            Arithmetic::Multiply => a.saturating_mul(b),
-            Arithmetic::Divide => a.checked_div(b).unwrap_or(0),
-            Arithmetic::Remainder => a.checked_rem(b).unwrap_or(a),
-        },
-        Number::Signed => {
-            let (a, b) = (a as i64, b as i64);
-            let result = match op {
-                Arithmetic::Add => a.saturating_add(b),
-                Arithmetic::Subtract => a.saturating_sub(b),
-                Arithmetic::Multiply => a.saturating_mul(b),
-                Arithmetic::Divide if b == 0 => 0,
-                Arithmetic::Divide => a.saturating_div(b),
-                Arithmetic::Remainder if b == 0 => a,
-                // The one that does not fit 64 bits in between is 0.
-                Arithmetic::Remainder => a.wrapping_rem(b),
-            };
-            result as u64
-        }
-        Number::Float => {
-            let (a, b) = (f64::from_bits(a), f64::from_bits(b));
-            let result = match op {
-                Arithmetic::Add => a + b,
-                Arithmetic::Subtract => a - b,
-                Arithmetic::Multiply => a * b,
-                Arithmetic::Divide if b == 0.0 => 0.0,
-                Arithmetic::Divide => a / b,
-                Arithmetic::Remainder if b == 0.0 => a,
-                Arithmetic::Remainder => a % b,
-            };
-            result.to_bits()
-        }
+/// What arithmetic does to two numbers.
+pub(crate) fn arithmetic(op: Arithmetic, number: Number) -> fn(u64, u64) -> u64 {
+    use Arithmetic::{Add, Divide, Multiply, Remainder, Subtract};
+    match (number, op) {
+        (Number::Unsigned, Add) => u64::saturating_add,
+        (Number::Unsigned, Subtract) => u64::saturating_sub,
+        (Number::Unsigned, Multiply) => u64::saturating_mul,
+        (Number::Unsigned, Divide) => |a, b| a.checked_div(b).unwrap_or(0),
+        (Number::Unsigned, Remainder) => |a, b| a.checked_rem(b).unwrap_or(a),
+        (Number::Signed, Add) => |a, b| signed(a, b, i64::saturating_add),
+        (Number::Signed, Subtract) => |a, b| signed(a, b, i64::saturating_sub),
+        (Number::Signed, Multiply) => |a, b| signed(a, b, i64::saturating_mul),
+        (Number::Signed, Divide) => |a, b| signed(a, b, |a, b| if b == 0 { 0 } else { a.saturating_div(b) }),
+        // The one remainder that does not fit 64 bits in between is 0.
+        (Number::Signed, Remainder) => |a, b| signed(a, b, |a, b| if b == 0 { a } else { a.wrapping_rem(b) }),
+        (Number::Float, Add) => |a, b| float(a, b, |a, b| a + b),
+        (Number::Float, Subtract) => |a, b| float(a, b, |a, b| a - b),
+        (Number::Float, Multiply) => |a, b| float(a, b, |a, b| a * b),
+        (Number::Float, Divide) => |a, b| float(a, b, |a, b| if b == 0.0 { 0.0 } else { a / b }),
+        (Number::Float, Remainder) => |a, b| float(a, b, |a, b| if b == 0.0 { a } else { a % b }),
+    }
+}
+
+/// Whether a comparison holds of two numbers. With a float that is none only [`Comparison::NotEqual`] does.
+pub(crate) fn compare(op: Comparison, number: Number) -> fn(u64, u64) -> bool {
+    use Comparison::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
+    match (number, op) {
+        (Number::Unsigned | Number::Signed, Equal) => |a, b| a == b,
+        (Number::Unsigned | Number::Signed, NotEqual) => |a, b| a != b,
+        (Number::Unsigned, Less) => |a, b| a < b,
+        (Number::Unsigned, LessEqual) => |a, b| a <= b,
+        (Number::Unsigned, Greater) => |a, b| a > b,
+        (Number::Unsigned, GreaterEqual) => |a, b| a >= b,
+        (Number::Signed, Less) => |a, b| (a as i64) < b as i64,
+        (Number::Signed, LessEqual) => |a, b| a as i64 <= b as i64,
+        (Number::Signed, Greater) => |a, b| a as i64 > b as i64,
+        (Number::Signed, GreaterEqual) => |a, b| a as i64 >= b as i64,
+        (Number::Float, Equal) => |a, b| f64::from_bits(a) == f64::from_bits(b),
+        (Number::Float, NotEqual) => |a, b| f64::from_bits(a) != f64::from_bits(b),
+        (Number::Float, Less) => |a, b| f64::from_bits(a) < f64::from_bits(b),
+        (Number::Float, LessEqual) => |a, b| f64::from_bits(a) <= f64::from_bits(b),
+        (Number::Float, Greater) => |a, b| f64::from_bits(a) > f64::from_bits(b),
+        (Number::Float, GreaterEqual) => |a, b| f64::from_bits(a) >= f64::from_bits(b),
     }
 }
 
 #[inline]
-pub(crate) fn compare(op: Comparison, number: Number, a: u64, b: u64) -> bool {
-    let order = match number {
-        Number::Unsigned => Some(a.cmp(&b)),
-        Number::Signed => Some((a as i64).cmp(&(b as i64))),
-        Number::Float => f64::from_bits(a).partial_cmp(&f64::from_bits(b)),
-    };
-    match op {
-        Comparison::Equal => order == Some(Ordering::Equal),
-        Comparison::NotEqual => order != Some(Ordering::Equal),
-        Comparison::Less => order == Some(Ordering::Less),
-        Comparison::LessEqual => matches!(order, Some(Ordering::Less | Ordering::Equal)),
-        Comparison::Greater => order == Some(Ordering::Greater),
-        Comparison::GreaterEqual => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
-    }
+fn signed(a: u64, b: u64, apply: impl Fn(i64, i64) -> i64) -> u64 {
+    apply(a as i64, b as i64) as u64
 }
 
 #[inline]
-pub(crate) fn convert(from: Number, to: Number, value: u64) -> u64 {
+fn float(a: u64, b: u64, apply: impl Fn(f64, f64) -> f64) -> u64 {
+    apply(f64::from_bits(a), f64::from_bits(b)).to_bits()
+}
+
+/// How a number of one kind becomes one of another.
+pub(crate) fn convert(from: Number, to: Number) -> fn(u64) -> u64 {
     match (from, to) {
-        (Number::Unsigned, Number::Signed) => value.min(i64::MAX as u64),
-        (Number::Signed, Number::Unsigned) => (value as i64).max(0) as u64,
-        (Number::Unsigned, Number::Float) => (value as f64).to_bits(),
-        (Number::Signed, Number::Float) => (value as i64 as f64).to_bits(),
-        (Number::Float, Number::Unsigned) => f64::from_bits(value) as u64,
-        (Number::Float, Number::Signed) => f64::from_bits(value) as i64 as u64,
+        (Number::Unsigned, Number::Signed) => |value| value.min(i64::MAX as u64),
+        (Number::Signed, Number::Unsigned) => |value| (value as i64).max(0) as u64,
+        (Number::Unsigned, Number::Float) => |value| (value as f64).to_bits(),
+        (Number::Signed, Number::Float) => |value| (value as i64 as f64).to_bits(),
+        (Number::Float, Number::Unsigned) => |value| f64::from_bits(value) as u64,
+        (Number::Float, Number::Signed) => |value| f64::from_bits(value) as i64 as u64,
         (Number::Unsigned, Number::Unsigned)
         | (Number::Signed, Number::Signed)
-        | (Number::Float, Number::Float) => value,
+        | (Number::Float, Number::Float) => |value| value,
     }
 }
 
-/// To 32 bits.
-#[inline]
-pub(crate) fn narrow(number: Number, value: u64) -> u64 {
+/// How a number becomes one of 32 bits.
+pub(crate) fn narrow(number: Number) -> fn(u64) -> u64 {
     match number {
-        Number::Unsigned => value.min(u32::MAX.into()),
-        Number::Signed => (value as i64).clamp(i32::MIN.into(), i32::MAX.into()) as u64,
-        Number::Float => value,
+        Number::Unsigned => |value| value.min(u32::MAX.into()),
+        Number::Signed => |value| (value as i64).clamp(i32::MIN.into(), i32::MAX.into()) as u64,
+        Number::Float => |value| value,
+    }
+}
+
+/// How an amount, a number of this kind, is added to a table's number: up or down to where its type ends.
+pub(crate) fn sum(table: &ValueType, amount: Number) -> fn(u64, u64) -> u64 {
+    const U32_MAX: u64 = u32::MAX as u64;
+    const I32: (i64, i64) = (i32::MIN as i64, i32::MAX as i64);
+    let is_signed = amount == Number::Signed;
+    match table {
+        ValueType::F64 => |old, amount| float(old, amount, |a, b| a + b),
+        ValueType::I64 if amount == Number::Unsigned => {
+            |old, amount| (old as i64).saturating_add_unsigned(amount) as u64
+        }
+        ValueType::I64 => |old, amount| signed(old, amount, i64::saturating_add),
+        ValueType::I32 | ValueType::Enum { .. } if amount == Number::Unsigned => {
+            |old, amount| (old as i64).saturating_add_unsigned(amount).clamp(I32.0, I32.1) as u64
+        }
+        ValueType::I32 | ValueType::Enum { .. } => {
+            |old, amount| signed(old, amount, |a, b| a.saturating_add(b).clamp(I32.0, I32.1))
+        }
+        ValueType::U32 if is_signed => |old, amount| old.saturating_add_signed(amount as i64).min(U32_MAX),
+        ValueType::U32 => |old, amount| old.saturating_add(amount).min(U32_MAX),
+        ValueType::Bool if is_signed => |old, amount| old.saturating_add_signed(amount as i64).min(1),
+        ValueType::Bool => |old, amount| old.saturating_add(amount).min(1),
+        _ if is_signed => |old, amount| old.saturating_add_signed(amount as i64),
+        _ => u64::saturating_add,
     }
 }
 
@@ -120,21 +144,21 @@ mod tests {
             (Multiply, Number::Float, 1.5f64.to_bits(), 2f64.to_bits(), 3f64.to_bits()),
         ];
         for (op, number, a, b, expected) in cases {
-            assert_eq!(arithmetic(op, number, a, b), expected, "{op:?} {number:?} {a} {b}");
+            assert_eq!(arithmetic(op, number)(a, b), expected, "{op:?} {number:?} {a} {b}");
         }
     }
 
     #[test]
     fn conversions_stop_at_the_other_ends() {
-        assert_eq!(convert(Number::Signed, Number::Unsigned, -1i64 as u64), 0);
-        assert_eq!(convert(Number::Unsigned, Number::Signed, u64::MAX), i64::MAX as u64);
-        assert_eq!(convert(Number::Float, Number::Unsigned, f64::NAN.to_bits()), 0);
-        assert_eq!(convert(Number::Float, Number::Signed, (-1e30f64).to_bits()), i64::MIN as u64);
-        assert_eq!(narrow(Number::Unsigned, 1 << 40), u64::from(u32::MAX));
-        assert_eq!(narrow(Number::Signed, i64::MIN as u64), i64::from(i32::MIN) as u64);
-        assert!(!compare(Comparison::Less, Number::Float, f64::NAN.to_bits(), 0));
-        assert!(compare(Comparison::NotEqual, Number::Float, f64::NAN.to_bits(), f64::NAN.to_bits()));
-        assert!(compare(Comparison::Less, Number::Signed, -1i64 as u64, 0));
+        assert_eq!(convert(Number::Signed, Number::Unsigned)(-1i64 as u64), 0);
+        assert_eq!(convert(Number::Unsigned, Number::Signed)(u64::MAX), i64::MAX as u64);
+        assert_eq!(convert(Number::Float, Number::Unsigned)(f64::NAN.to_bits()), 0);
+        assert_eq!(convert(Number::Float, Number::Signed)((-1e30f64).to_bits()), i64::MIN as u64);
+        assert_eq!(narrow(Number::Unsigned)(1 << 40), u64::from(u32::MAX));
+        assert_eq!(narrow(Number::Signed)(i64::MIN as u64), i64::from(i32::MIN) as u64);
+        assert!(!compare(Comparison::Less, Number::Float)(f64::NAN.to_bits(), 0));
+        assert!(compare(Comparison::NotEqual, Number::Float)(f64::NAN.to_bits(), f64::NAN.to_bits()));
+        assert!(compare(Comparison::Less, Number::Signed)(-1i64 as u64, 0));
     }
 
     /// 10/s with a burst of 3, by hand: three at once, then one every 100 ms.

@@ -172,7 +172,7 @@ impl Checker<'_, '_, '_> {
             return None;
         };
         if let Operand::Constant(Constant::Number(bits)) = value.operand {
-            return Some(constant(operations::convert(from, to, bits), kind));
+            return Some(constant(operations::convert(from, to)(bits), kind));
         }
         if from == to {
             return Some(Value { kind, ..value });

@@ -116,7 +116,7 @@ impl Checker<'_, '_, '_> {
             }
             let number = wide.number();
             if let (Some(x), Some(y)) = (number_in(&a.operand), number_in(&b.operand)) {
-                return Some(constant(operations::compare(op, number, x, y).into(), Kind::Bool));
+                return Some(constant(operations::compare(op, number)(x, y).into(), Kind::Bool));
             }
             let op = Op::Compare { op, number, a: a.operand, b: b.operand };
             return Some(self.keep(span, op, Kind::Bool, optional));
@@ -255,7 +255,7 @@ impl Checker<'_, '_, '_> {
         optional: bool,
     ) -> Value {
         if let (Some(x), Some(y)) = (number_in(&a), number_in(&b)) {
-            return constant(operations::arithmetic(op, number, x, y), kind);
+            return constant(operations::arithmetic(op, number)(x, y), kind);
         }
         self.keep(span, Op::Arithmetic { op, number, a, b }, kind, optional)
     }

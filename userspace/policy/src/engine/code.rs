@@ -2,23 +2,24 @@
 //!
 //! Jumps lead forwards only, so every element ends.
 
-use super::shape::{Place, Shape, Sum};
-use crate::ir::{Arithmetic, Attribute, Comparison, FieldRef, Number};
+use super::registers::Register;
+use super::shape::{Place, Shape};
+use crate::ir::{Attribute, FieldRef};
 use crate::table::{KeyType, TableSpec};
-use std::ops::Range;
 use std::sync::Arc;
 use tollfree_wire::Code as Status;
 
 /// A compiled policy.
 #[derive(Debug, Default)]
 pub struct Code {
-    pub elements: Vec<Element>,
     /// The elements' names.
     pub names: Vec<String>,
     pub steps: Vec<Step>,
-    /// Of all [`Step::Switch`]es.
+    /// Of all [`Step::Switch`]es and [`Step::SwitchBytes`].
     pub tests: Vec<Test>,
-    /// Of all [`Op::Hash`]es.
+    /// What the registers of numbers have before the first step: constants have theirs.
+    pub numbers_at_first: Vec<Option<u64>>,
+    /// Of all [`Step::Hash`]es.
     pub sources: Vec<Source>,
     /// Of all keys: each part's shape and where it comes from.
     pub parts: Vec<(Shape, Source)>,
@@ -32,7 +33,6 @@ pub struct Code {
     pub answers: Vec<(u16, Source)>,
     /// Of all [`Step::Log`]s: what their values are, beside `sources`.
     pub logged: Vec<(Source, KeyType)>,
-    pub tables: Vec<Table>,
     pub specs: Arc<[TableSpec]>,
     pub shared: Vec<usize>,
     /// Ascending; beside `methods`.
@@ -51,7 +51,8 @@ pub struct Code {
 /// How much room judging takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sizes {
-    pub slots: usize,
+    /// Registers of texts.
+    pub texts: usize,
     /// Bytes of text that an element keeps.
     pub arena: usize,
     /// Words of the longest key.
@@ -69,14 +70,6 @@ pub struct Uses {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Element {
-    pub audit: bool,
-    pub request: Option<Handler>,
-    /// Its first step.
-    pub response: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug)]
 pub enum Handler {
     SessionTracker,
     /// Its first step.
@@ -85,12 +78,18 @@ pub enum Handler {
 
 #[derive(Clone, Debug)]
 pub struct Method {
-    /// The fingerprint that most calls have.
-    pub layout: u32,
     pub group: u32,
-    /// Layouts that can be read, ascending.
-    pub layouts: Vec<u32>,
-    pub response_layouts: Vec<u32>,
+    pub request: Layouts,
+    pub response: Layouts,
+}
+
+/// The layouts of a message that can be read, by their fingerprints.
+#[derive(Clone, Debug)]
+pub struct Layouts {
+    /// What most calls have.
+    pub usual: u32,
+    /// Ascending.
+    pub all: Vec<u32>,
 }
 
 /// Methods that share their fields' places.
@@ -101,25 +100,19 @@ pub struct Group {
     pub response: Vec<Option<Place>>,
     /// Bytes of the response's flat block, and its layout.
     pub answer: (u16, u32),
-    /// The elements that a request meets, in order.
-    pub requests: Vec<u32>,
-    /// The elements that a response meets, in order: the last first.
-    pub responses: Vec<u32>,
+    /// What a request meets, in order.
+    pub requests: Vec<Stop>,
+    /// What a response meets, in order: the last element first.
+    pub responses: Vec<Stop>,
 }
 
-impl Group {
-    /// The places in [`Group::requests`] of the elements with these numbers.
-    pub fn requests_in(&self, elements: Range<usize>) -> Range<usize> {
-        let before = |limit| self.requests.partition_point(|number| (*number as usize) < limit);
-        before(elements.start)..before(elements.end)
-    }
-}
-
+/// An element's handler on a message's way.
 #[derive(Clone, Copy, Debug)]
-pub struct Table {
-    pub sum: Sum,
-    /// Gives nothing when it is added to.
-    pub counter: bool,
+pub struct Stop {
+    /// The element's number.
+    pub element: usize,
+    pub audit: bool,
+    pub handler: Handler,
 }
 
 /// Part of one of [`Code`]'s lists.
@@ -137,68 +130,180 @@ impl List {
     }
 }
 
+/// Where a table's key comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Key {
+    /// The table has one value.
+    None,
+    /// Of one number, as most keys.
+    Number(Shape, Source),
+    /// Part of [`Code::parts`].
+    Parts(List),
+}
+
+/// Operands that are numbers are registers: what comes from elsewhere is loaded before. Where an operand is absent, so is
+/// what a step keeps.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Keeps a number.
-    Let {
-        into: u16,
-        op: Op,
+    /// Keeps a number from elsewhere.
+    Load {
+        into: Register,
+        source: Source,
     },
-    /// Keeps what a value is now.
+    /// Keeps what another register has.
     Copy {
-        into: u16,
-        /// Where in the arena there is room for a text.
+        into: Register,
+        from: Register,
+    },
+    /// Keeps what a text is now.
+    Keep {
+        into: Register,
+        /// Where in the arena there is room for it.
         room: u32,
         source: Source,
     },
     /// Keeps a text of a table.
     Fetch {
-        into: u16,
+        into: Register,
         room: u32,
         table: u16,
-        /// Part of [`Code::parts`], as all keys.
-        key: List,
+        key: Key,
+    },
+    /// Keeps a number of a table.
+    Lookup {
+        into: Register,
+        table: u16,
+        key: Key,
+    },
+    Add {
+        into: Register,
+        table: u16,
+        key: Key,
+        amount: Register,
+        sum: fn(u64, u64) -> u64,
+        /// Whether the sum is kept: a counter gives nothing.
+        gives: bool,
+    },
+    Take {
+        into: Register,
+        table: u16,
+        key: Key,
+        terms: Terms,
+    },
+    /// What a function of [`crate::operations`] gives.
+    One {
+        into: Register,
+        function: fn(u64) -> u64,
+        a: Register,
+    },
+    Two {
+        into: Register,
+        function: fn(u64, u64) -> u64,
+        a: Register,
+        b: Register,
+    },
+    Compare {
+        into: Register,
+        holds: fn(u64, u64) -> bool,
+        a: Register,
+        b: Register,
+    },
+    /// Compares, and goes on at the next step where it holds. Where an operand is absent, a policy whose cases are not all
+    /// covered lets nothing through.
+    Branch {
+        into: Register,
+        holds: fn(u64, u64) -> bool,
+        a: Register,
+        b: Register,
+        otherwise: u32,
+    },
+    Same {
+        into: Register,
+        a: Source,
+        b: Source,
+    },
+    StartsWith {
+        into: Register,
+        text: Source,
+        prefix: List,
+    },
+    And {
+        into: Register,
+        a: Register,
+        b: Register,
+    },
+    Or {
+        into: Register,
+        a: Register,
+        b: Register,
+    },
+    Hash {
+        into: Register,
+        /// Part of [`Code::sources`].
+        values: List,
+    },
+    Random {
+        into: Register,
+    },
+    Chance {
+        into: Register,
+        ppm: Register,
+    },
+    Backends {
+        into: Register,
+        selector: u16,
+    },
+    Crypt {
+        into: Register,
+        field: FieldRef,
+        key: u16,
+        decrypt: bool,
     },
     /// Keeps an authoriser's word.
     Ask {
-        into: u16,
+        into: Register,
         authoriser: u16,
     },
-    /// On at the first test that holds; a policy whose cases are not all covered lets nothing through.
+    /// On at the first test that holds of a number; a policy whose cases are not all covered lets nothing through.
     Switch {
+        subject: Register,
+        tests: List,
+    },
+    /// The same of bytes.
+    SwitchBytes {
         subject: Source,
         tests: List,
     },
     /// On at the next step where it holds.
     Guard {
-        condition: Source,
+        condition: Register,
         otherwise: u32,
     },
     Jump(u32),
     Set {
         table: u16,
-        key: List,
+        key: Key,
         value: Source,
     },
     Delete {
         table: u16,
-        key: List,
+        key: Key,
     },
     SetField {
         field: FieldRef,
         value: Source,
     },
     ZeroField(FieldRef),
-    Delay(Source),
-    Timeout(Source),
+    Delay(Register),
+    Timeout(Register),
     Route {
         selector: u16,
-        index: Option<Source>,
+        index: Option<Register>,
     },
     Mirror(u16),
     Eject {
-        duration: Source,
-        max_ppm: Source,
+        duration: Register,
+        max_ppm: Register,
     },
     /// Part of [`Code::logged`].
     Log(List),
@@ -216,72 +321,10 @@ pub enum Step {
     },
 }
 
-/// What gives a number.
-#[derive(Clone, Copy, Debug)]
-pub enum Op {
-    Lookup {
-        table: u16,
-        key: List,
-    },
-    Add {
-        table: u16,
-        key: List,
-        amount: Source,
-        number: Number,
-    },
-    Take {
-        table: u16,
-        key: List,
-        terms: Terms,
-    },
-    Arithmetic {
-        op: Arithmetic,
-        number: Number,
-        a: Source,
-        b: Source,
-    },
-    Compare {
-        op: Comparison,
-        number: Number,
-        a: Source,
-        b: Source,
-    },
-    Same {
-        a: Source,
-        b: Source,
-    },
-    StartsWith {
-        text: Source,
-        prefix: List,
-    },
-    Not(Source),
-    And(Source, Source),
-    Or(Source, Source),
-    Convert {
-        from: Number,
-        to: Number,
-        value: Source,
-    },
-    Narrow {
-        number: Number,
-        value: Source,
-    },
-    /// Part of [`Code::sources`].
-    Hash(List),
-    Random,
-    Chance(Source),
-    Backends(u16),
-    Crypt {
-        field: FieldRef,
-        key: u16,
-        decrypt: bool,
-    },
-}
-
 /// How much a token bucket gives: `count` calls a period.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    pub count: Source,
+    pub count: Register,
     /// What one call moves the bucket's time by, and how far it may be ahead of the clock.
     pub cost: Share,
     pub burst: Share,
@@ -293,7 +336,7 @@ pub enum Share {
     Known(u64),
     /// At [`Terms::count`] calls per so many ns.
     Of {
-        calls: Source,
+        calls: Register,
         period_ns: u64,
     },
 }
@@ -301,13 +344,12 @@ pub enum Share {
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    Number(u64),
+    /// A number's.
+    Register(Register),
+    /// A text's register.
+    Text(Register),
     /// Part of [`Code::bytes`].
-    Bytes {
-        at: u32,
-        len: u32,
-    },
-    Slot(u16),
+    Bytes(List),
     Request(u16),
     Response(u16),
     Attribute(Attribute),
@@ -340,7 +382,8 @@ pub enum Probe {
     Prefix(List),
     /// From, and up to, exclusive.
     Range {
-        number: Number,
+        /// Whether a number comes before another one.
+        before: fn(u64, u64) -> bool,
         from: u64,
         to: u64,
     },

@@ -15,9 +15,11 @@ mod outcome;
 mod pause;
 mod program;
 mod random;
+mod registers;
 mod retry;
 mod shape;
 mod state;
+mod steps;
 mod tables;
 mod view;
 

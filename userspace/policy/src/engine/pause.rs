@@ -2,7 +2,7 @@
 
 use super::code::Code;
 use super::outcome::Outcome;
-use super::view::Slot;
+use super::registers::{Register, Registers};
 use std::sync::Arc;
 
 /// A call half judged: what [`crate::Program::resume`] goes on with.
@@ -15,9 +15,8 @@ pub struct Paused {
     /// The step to go on with.
     pub(super) next: u32,
     /// Where the authoriser's word goes.
-    pub(super) into: u16,
-    pub(super) slots: Box<[Slot]>,
-    pub(super) arena: Box<[u8]>,
+    pub(super) into: Register,
+    pub(super) registers: Registers,
     /// What was noted so far.
     pub(super) outcome: Outcome,
 }

@@ -1,17 +1,16 @@
 //! A policy ready to run, and the way of a call through its elements.
 
 use super::call::{CallView, ResponseView, Start, Tracked};
-use super::code::{Code, Group, Handler, Method};
+use super::code::{Code, Group, Handler, Layouts, Method, Stop};
 use super::compile::compile;
 use super::crypt::Cipher;
 use super::evaluate::{End, Machine};
 use super::outcome::{Outcome, Verdict};
 use super::pause::Paused;
 use super::state::State;
-use super::view::{Response, Slot, View};
+use super::view::{Response, View};
 use crate::ir::{self, Policy};
 use crate::table::TableSpec;
-use std::ops::Range;
 use std::sync::Arc;
 use tollfree_wire::maps::LayoutKey;
 
@@ -103,10 +102,9 @@ impl Program {
             Some(group) => {
                 let from = match call.start {
                     Start::Chain => 0,
-                    Start::AfterXdp => self.in_xdp,
+                    Start::AfterXdp => group.requests.partition_point(|stop| stop.element < self.in_xdp),
                 };
-                let elements = group.requests_in(from..usize::MAX);
-                self.request(&mut self.machine(state, call, group, &mut outcome), elements, None);
+                self.request(&mut self.machine(state, call, group, &mut outcome), from, None);
             }
             None => outcome.verdict = Verdict::UNKNOWN,
         }
@@ -122,7 +120,7 @@ impl Program {
         paused: Paused,
         word: Option<bool>,
     ) -> Outcome {
-        let Paused { code, at, next, into, slots, arena, mut outcome } = paused;
+        let Paused { code, at, next, into, registers, mut outcome } = paused;
         if !Arc::ptr_eq(&self.code, &code) {
             call.start = Start::Chain;
             return self.judge(state, call);
@@ -131,10 +129,9 @@ impl Program {
             return Outcome { verdict: Verdict::UNKNOWN, ..Outcome::default() };
         };
         let mut machine = self.machine(state, call, group, &mut outcome);
-        machine.view.slots.iter_mut().zip(slots).for_each(|(to, from)| *to = from);
-        machine.view.arena.iter_mut().zip(arena).for_each(|(to, from)| *to = from);
-        machine.view.set_slot(into, word.map_or(Slot::Absent, |word| Slot::Number(word.into())));
-        self.request(&mut machine, at..group.requests.len(), Some(next));
+        *machine.view.registers = registers;
+        machine.view.registers.set_number(into, word.map(u64::from));
+        self.request(&mut machine, at, Some(next));
         outcome
     }
 
@@ -149,7 +146,7 @@ impl Program {
         let mut outcome = Outcome::default();
         match self.method(state, call.method) {
             Some((_, group)) if group.responses.is_empty() => {}
-            Some((method, group)) if knows(&method.response_layouts, state, call.method, response.layout) => {
+            Some((method, group)) if knows(&method.response, state, call.method, response.layout) => {
                 self.response(&mut self.machine(state, call, group, &mut outcome), response);
             }
             _ => outcome.verdict = Verdict::UNKNOWN,
@@ -157,18 +154,15 @@ impl Program {
         outcome
     }
 
-    /// Leads a request past the elements at these places of the group's list, through the first from this step on.
-    fn request(&self, machine: &mut Machine<'_, '_>, places: Range<usize>, mut resumed: Option<u32>) {
-        let group = machine.view.group;
-        for at in places {
-            let Some(number) = group.requests.get(at) else { break };
-            let Some(element) = self.code.elements.get(*number as usize) else { continue };
-            machine.element = *number as usize;
-            let end = match (resumed.take(), element.request) {
+    /// Leads a request past the elements from this place of the group's list on, through the first from this step on.
+    fn request(&self, machine: &mut Machine<'_, '_>, from: usize, mut resumed: Option<u32>) {
+        let stops = machine.view.group.requests.get(from..).unwrap_or_default();
+        for (at, Stop { element, audit, handler }) in (from..).zip(stops) {
+            machine.element = *element;
+            let end = match (resumed.take(), *handler) {
                 (Some(next), _) => machine.run(next),
-                (None, Some(Handler::Steps(start))) => machine.run(start),
-                (None, Some(Handler::SessionTracker)) => track(machine.view.call),
-                (None, None) => continue,
+                (None, Handler::Steps(start)) => machine.run(start),
+                (None, Handler::SessionTracker) => track(machine.view.call),
             };
             if let End::Ask { next, into, .. } = end {
                 machine.outcome.paused = Some(Box::new(Paused {
@@ -176,12 +170,11 @@ impl Program {
                     at,
                     next,
                     into,
-                    slots: (&*machine.view.slots).into(),
-                    arena: (&*machine.view.arena).into(),
+                    registers: machine.view.registers.clone(),
                     outcome: machine.outcome.clone(),
                 }));
             }
-            if machine.ends(end, element.audit) {
+            if machine.ends(end, *audit) {
                 break;
             }
         }
@@ -191,8 +184,10 @@ impl Program {
     fn response<'a>(&self, machine: &mut Machine<'a, '_>, response: &'a mut ResponseView<'_>) {
         let ResponseView { status, layout: _, flat, size, latency_ns, backend, attempt, ended_at } = response;
         let group = machine.view.group;
-        let before = ended_at.unwrap_or(usize::MAX);
-        let skipped = group.responses.partition_point(|number| *number as usize >= before);
+        let skipped = match ended_at {
+            Some(before) => group.responses.partition_point(|stop| stop.element >= *before),
+            None => 0,
+        };
         machine.view.response = Some(Response {
             flat,
             size: *size,
@@ -201,12 +196,11 @@ impl Program {
             backend: *backend,
             attempt: *attempt,
         });
-        for number in group.responses.get(skipped..).unwrap_or_default() {
-            let Some(element) = self.code.elements.get(*number as usize) else { continue };
-            let Some(start) = element.response else { continue };
-            machine.element = *number as usize;
+        for Stop { element, audit, handler } in group.responses.get(skipped..).unwrap_or_default() {
+            let Handler::Steps(start) = *handler else { continue };
+            machine.element = *element;
             let end = machine.run(start);
-            if machine.ends(end, element.audit) {
+            if machine.ends(end, *audit) {
                 break;
             }
         }
@@ -215,8 +209,7 @@ impl Program {
     /// The method's fields, where the policy was compiled for it and the request's layout.
     fn group_of_request(&self, state: &mut State, call: &CallView<'_>) -> Option<&Group> {
         let (method, group) = self.method(state, call.method)?;
-        let known = method.layout == call.layout || knows(&method.layouts, state, call.method, call.layout);
-        known.then_some(group)
+        knows(&method.request, state, call.method, call.layout).then_some(group)
     }
 
     /// A method, mostly that of the call before.
@@ -235,18 +228,19 @@ impl Program {
         group: &'a Group,
         outcome: &'a mut Outcome,
     ) -> Machine<'a, 'c> {
-        let State { memory, slots, arena, .. } = state;
-        let view = View { code: &self.code, group, call, response: None, slots, arena };
+        let State { memory, registers, .. } = state;
+        let view = View { code: &self.code, group, call, response: None, registers };
         Machine { view, keys: &self.keys, memory, outcome, element: 0 }
     }
 }
 
 /// Whether a layout, or what it is known as here, is one of these.
-fn knows(layouts: &[u32], state: &State, method: u32, layout: u32) -> bool {
-    layouts.binary_search(&layout).is_ok()
-        || state
-            .layout(LayoutKey { method, layout })
-            .is_some_and(|known| layouts.binary_search(&known).is_ok())
+#[inline]
+fn knows(layouts: &Layouts, state: &State, method: u32, layout: u32) -> bool {
+    let is_one = |layout| layouts.all.binary_search(&layout).is_ok();
+    layouts.usual == layout
+        || is_one(layout)
+        || state.layout(LayoutKey { method, layout }).is_some_and(is_one)
 }
 
 /// `session_tracker()`.

@@ -1,6 +1,6 @@
 //! How values lie in bytes: in flat blocks, in tables' keys and in tables' values.
 
-use crate::ir::{FieldAt, Number};
+use crate::ir::FieldAt;
 use crate::table::{KeyType, ValueType};
 
 /// A value while a call is judged. Text, bytes and addresses are bytes.
@@ -178,43 +178,5 @@ impl Place {
     #[inline]
     pub fn bytes_mut(self, flat: &mut [u8]) -> Option<&mut [u8]> {
         flat.get_mut(usize::from(self.offset)..)?.get_mut(..self.shape.size())
-    }
-}
-
-/// The numbers that a table can add to, and where they end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sum {
-    /// Up to this.
-    Unsigned(u64),
-    /// From and up to these.
-    Signed(i64, i64),
-    Float,
-}
-
-impl Sum {
-    pub fn of(value: &ValueType) -> Sum {
-        match value {
-            ValueType::U32 => Sum::Unsigned(u64::from(u32::MAX)),
-            ValueType::I32 | ValueType::Enum { .. } => Sum::Signed(i32::MIN.into(), i32::MAX.into()),
-            ValueType::I64 => Sum::Signed(i64::MIN, i64::MAX),
-            ValueType::F64 => Sum::Float,
-            ValueType::Bool => Sum::Unsigned(1),
-            _ => Sum::Unsigned(u64::MAX),
-        }
-    }
-
-    /// The sum, saturating. `number` says how the amount is to be read.
-    pub fn add(self, old: u64, amount: u64, number: Number) -> u64 {
-        match (self, number) {
-            (Sum::Unsigned(most), Number::Signed) => old.saturating_add_signed(amount as i64).min(most),
-            (Sum::Unsigned(most), _) => old.saturating_add(amount).min(most),
-            (Sum::Signed(least, most), Number::Unsigned) => {
-                ((old as i64).saturating_add_unsigned(amount).clamp(least, most)) as u64
-            }
-            (Sum::Signed(least, most), _) => {
-                ((old as i64).saturating_add(amount as i64).clamp(least, most)) as u64
-            }
-            (Sum::Float, _) => (f64::from_bits(old) + f64::from_bits(amount)).to_bits(),
-        }
     }
 }

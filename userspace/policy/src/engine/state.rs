@@ -8,9 +8,9 @@ use super::crypt::Keyring;
 use super::evaluate::Memory;
 use super::log::{Log, LogLine};
 use super::random::Random;
+use super::registers::Registers;
 use super::retry::Retries;
 use super::tables::{Key, Tables};
-use super::view::Slot;
 use crate::table::{TableError, TableSpec};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,9 +26,7 @@ pub struct State {
     /// Where the method of the last call is in the program's list.
     pub(super) method: usize,
     pub(super) memory: Memory,
-    /// What is known while one call is judged.
-    pub(super) slots: Box<[Slot]>,
-    pub(super) arena: Box<[u8]>,
+    pub(super) registers: Registers,
 }
 
 impl State {
@@ -47,8 +45,7 @@ impl State {
                 retries: Retries::default(),
                 answer: AnswerBlock::default(),
             },
-            slots: vec![Slot::Absent; code.sizes.slots].into(),
-            arena: vec![0; code.sizes.arena].into(),
+            registers: Registers::new(code),
         }
     }
 

@@ -1,24 +1,10 @@
 //! What a policy can read while it judges one call.
 
 use super::call::CallView;
-use super::code::{Code, Group, List, Source};
+use super::code::{Code, Group, Source};
+use super::registers::{Register, Registers, Text};
 use super::shape::{Place, Value};
 use crate::ir::{Attribute, FieldRef, TOKEN_BAD, TOKEN_VALID};
-
-/// What a policy keeps by [`crate::ir::Action::Let`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Slot {
-    #[default]
-    Absent,
-    Number(u64),
-    /// Text in the arena.
-    Text {
-        at: u32,
-        len: u8,
-    },
-    /// Bytes that do not change while a call is judged: another name for them.
-    Alias(Source),
-}
 
 /// A call and what is known of it.
 pub struct View<'a, 'c> {
@@ -26,9 +12,7 @@ pub struct View<'a, 'c> {
     pub group: &'a Group,
     pub call: &'a mut CallView<'c>,
     pub response: Option<Response<'a>>,
-    pub slots: &'a mut [Slot],
-    /// The texts of slots.
-    pub arena: &'a mut [u8],
+    pub registers: &'a mut Registers,
 }
 
 /// What answered the call.
@@ -42,25 +26,35 @@ pub struct Response<'a> {
 }
 
 impl View<'_, '_> {
-    /// What a source has. Constants and slots, which most operations are about, are told here; the rest by a call.
+    /// What a source has. Registers, the most frequent one, are told here; the rest by a call.
     #[inline(always)]
     pub fn value(&self, source: Source) -> Option<Value<'_>> {
         match source {
-            Source::Number(number) => Some(Value::Number(number)),
-            Source::Slot(slot) => match *self.slots.get(usize::from(slot))? {
-                Slot::Absent => None,
-                Slot::Number(number) => Some(Value::Number(number)),
-                Slot::Text { at, len } => {
-                    let at = at as usize;
-                    self.arena.get(at..at + usize::from(len)).map(Value::Bytes)
-                }
-                Slot::Alias(source) => self.bytes_outside(source).map(Value::Bytes),
-            },
+            Source::Register(register) => self.registers.number(register).map(Value::Number),
             source => self.outside(source),
         }
     }
 
-    /// What is not the policy's own.
+    #[inline(always)]
+    pub fn number(&self, source: Source) -> Option<u64> {
+        match source {
+            Source::Register(register) => self.registers.number(register),
+            source => self.number_outside(source),
+        }
+    }
+
+    /// What is not a register's, where it is a number.
+    pub fn number_outside(&self, source: Source) -> Option<u64> {
+        match source {
+            Source::Attribute(attribute) => self.attribute(attribute),
+            source => match self.outside(source)? {
+                Value::Number(number) => Some(number),
+                Value::Bytes(_) => None,
+            },
+        }
+    }
+
+    /// What is not a register's.
     fn outside(&self, source: Source) -> Option<Value<'_>> {
         match source {
             Source::Request(field) => (*self.group.request.get(usize::from(field))?)?.read(self.call.flat),
@@ -73,15 +67,20 @@ impl View<'_, '_> {
                 self.call.peer.token.map(|valid| Value::Number(number(valid)))
             }
             Source::Sessions => Some(Value::Number(self.call.peer.sessions.into())),
-            source => self.bytes_outside(source).map(Value::Bytes),
+            Source::Text(register) => match self.registers.text(register) {
+                Text::Absent => None,
+                Text::Here { at, len } => self.registers.bytes(at, len).map(Value::Bytes),
+                Text::Alias(source) => self.lasting(source).map(Value::Bytes),
+            },
+            source => self.lasting(source).map(Value::Bytes),
         }
     }
 
     /// Bytes that do not change while a call is judged.
-    fn bytes_outside(&self, source: Source) -> Option<&[u8]> {
+    fn lasting(&self, source: Source) -> Option<&[u8]> {
         let peer = self.call.peer;
         match source {
-            Source::Bytes { at, len } => Some(List { at, len }.of(&self.code.bytes)),
+            Source::Bytes(bytes) => Some(bytes.of(&self.code.bytes)),
             Source::Identity => peer.identity.map(str::as_bytes),
             Source::Namespace => peer.namespace.map(str::as_bytes),
             Source::Address => Some(&peer.address),
@@ -114,38 +113,34 @@ impl View<'_, '_> {
         })
     }
 
-    #[inline(always)]
-    pub fn number(&self, source: Source) -> Option<u64> {
-        match source {
-            Source::Number(number) => Some(number),
-            Source::Slot(slot) => match *self.slots.get(usize::from(slot))? {
-                Slot::Number(number) => Some(number),
-                _ => None,
-            },
-            source => self.number_outside(source),
-        }
-    }
-
-    fn number_outside(&self, source: Source) -> Option<u64> {
-        match self.outside(source)? {
-            Value::Number(number) => Some(number),
-            Value::Bytes(_) => None,
-        }
-    }
-
     #[inline]
     pub fn bytes(&self, source: Source) -> Option<&[u8]> {
-        match self.value(source)? {
+        match self.outside(source)? {
             Value::Bytes(bytes) => Some(bytes),
             Value::Number(_) => None,
         }
     }
 
-    #[inline]
-    pub fn set_slot(&mut self, into: u16, slot: Slot) {
-        if let Some(place) = self.slots.get_mut(usize::from(into)) {
-            *place = slot;
-        }
+    /// Keeps what a text is now. One that can change, a field's, is copied to `room` in the arena.
+    pub fn keep(&mut self, into: Register, room: u32, source: Source) {
+        let View { group, call, response, registers, .. } = self;
+        let (places, message, field) = match source {
+            Source::Text(register) => return registers.set_text(into, registers.text(register)),
+            Source::Request(field) => (&group.request, Some(&*call.flat), field),
+            Source::Response(field) => {
+                (&group.response, response.as_ref().map(|response| &*response.flat), field)
+            }
+            source => {
+                let text = self.lasting(source).map_or(Text::Absent, |_| Text::Alias(source));
+                return self.registers.set_text(into, text);
+            }
+        };
+        let place = places.get(usize::from(field)).copied().flatten();
+        let text = match place.zip(message).and_then(|(place, message)| place.read(message)) {
+            Some(Value::Bytes(text)) => Some(text),
+            Some(Value::Number(_)) | None => None,
+        };
+        registers.keep(into, room, text);
     }
 
     /// A field's place and its bytes in the message that it is in.

@@ -160,6 +160,9 @@ impl Hasher {
 
     #[inline]
     pub fn hash(&self, key: &[u64]) -> u64 {
+        if let ([word], [multiplier, ..]) = (key, &*self.multipliers) {
+            return (self.addend.wrapping_add(multiplier.wrapping_mul(u128::from(*word))) >> 64) as u64;
+        }
         let products = key.iter().zip(&self.multipliers);
         let sum = products.fold(self.addend, |sum, (word, multiplier)| {
             sum.wrapping_add(multiplier.wrapping_mul(u128::from(*word)))

@@ -52,11 +52,21 @@ impl Tables {
         }
     }
 
-    /// The value of a key; a use, where the table counts uses.
+    /// The number that a key has; a use, where the table counts uses.
     #[inline]
-    pub fn get(&mut self, table: usize, key: &[u64]) -> Option<Value<'_>> {
+    pub fn number(&mut self, table: usize, key: &[u64]) -> Option<u64> {
         let table = self.tables.get_mut(table)?;
-        table.values.get(table.keys.find(key)?)
+        table.values.number(table.keys.find(key)?)
+    }
+
+    /// The text, or the bytes, that a key has; a use, where the table counts uses.
+    #[inline]
+    pub fn bytes(&mut self, table: usize, key: &[u64]) -> Option<&[u8]> {
+        let table = self.tables.get_mut(table)?;
+        match table.values.get(table.keys.find(key)?)? {
+            Value::Bytes(bytes) => Some(bytes),
+            Value::Number(_) => None,
+        }
     }
 
     /// Sets a value; says whether there was room.
@@ -70,8 +80,8 @@ impl Tables {
         true
     }
 
-    /// Changes a number to what `next` makes of it, of `None` where the key is new. `None`, and nothing changes, where
-    /// `next` gives that, or where a new key finds no room.
+    /// Changes a number to what `next` makes of it, of `None` where the key is new: to a number that the table can hold.
+    /// `None`, and nothing changes, where `next` gives that, or where a new key finds no room.
     #[inline]
     pub fn update(
         &mut self,
@@ -80,14 +90,18 @@ impl Tables {
         next: impl FnOnce(Option<u64>) -> Option<u64>,
     ) -> Option<u64> {
         let table = self.tables.get_mut(at)?;
-        let row = table.keys.find(key);
-        let known = match row.and_then(|row| table.values.get(row)) {
-            Some(Value::Number(number)) => Some(number),
-            _ => None,
+        let Some(row) = table.keys.find(key) else {
+            let next = next(None)?;
+            let row = self.add(at, key)?;
+            self.put(at, key, row, Value::Number(next));
+            return Some(next);
         };
-        let next = next(known)?;
-        let row = row.or_else(|| self.add(at, key))?;
-        self.put(at, key, row, Value::Number(next));
+        let number = table.values.number_mut(row)?;
+        let next = next(Some(*number))?;
+        *number = next;
+        if self.changes.wants(at) {
+            self.note(at, key, Some(row));
+        }
         Some(next)
     }
 

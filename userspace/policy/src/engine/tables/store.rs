@@ -54,12 +54,16 @@ impl Store {
     #[inline]
     pub fn peek(&self, key: &[u64]) -> Option<u32> {
         let Store { index, hasher, words, keys, .. } = self;
+        let hash = hasher.hash(key);
         // No key is the beginning of another, so what is behind its end needs no comparison.
-        let same = |row: &u32| {
-            let at = *row as usize * words;
-            keys.get(at..at + key.len()).is_some_and(|known| known.iter().zip(key).all(|(a, b)| a == b))
+        let row = match key {
+            [word] => index.find(hash, |row| keys.get(*row as usize * words) == Some(word)),
+            _ => index.find(hash, |row| {
+                let at = *row as usize * words;
+                keys.get(at..at + key.len()).is_some_and(|known| known.iter().zip(key).all(|(a, b)| a == b))
+            }),
         };
-        index.find(hasher.hash(key), same).copied()
+        row.copied()
     }
 
     /// A row for a key that has none; `None` where there is no room for one. The key that has to make room is given to

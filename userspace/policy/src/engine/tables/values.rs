@@ -30,6 +30,22 @@ impl Values {
         }
     }
 
+    #[inline]
+    pub fn number(&self, row: u32) -> Option<u64> {
+        match &self.rows {
+            Rows::Numbers(rows) => rows.get(row as usize).copied(),
+            Rows::Bytes(_) => None,
+        }
+    }
+
+    #[inline]
+    pub fn number_mut(&mut self, row: u32) -> Option<&mut u64> {
+        match &mut self.rows {
+            Rows::Numbers(rows) => rows.get_mut(row as usize),
+            Rows::Bytes(_) => None,
+        }
+    }
+
     /// Whether there is room for all of a value.
     #[inline]
     pub fn fits(&self, value: Value<'_>) -> bool {

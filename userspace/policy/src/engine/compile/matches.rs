@@ -1,0 +1,128 @@
+//! Matches: tests, and the steps that lead to the arm of the first one that holds.
+
+use super::super::code::{List, Probe, Source, Step, Test};
+use super::super::registers::Register;
+use super::Compiler;
+use crate::ir::{self, Comparison, Constant, Operand, Pattern};
+use crate::operations;
+
+/// What a match is about.
+#[derive(Clone, Copy)]
+enum Subject {
+    Number(Register),
+    Bytes(Source),
+}
+
+impl Compiler<'_> {
+    /// Two arms for whether the comparison holds that was made just before: says whether it was so.
+    pub(super) fn branch(&mut self, subject: &Operand, arms: &[ir::Arm]) -> bool {
+        let (Operand::Slot(slot), [first, second]) = (subject, arms) else { return false };
+        let is = |arm: &ir::Arm, number| {
+            arm.guard.is_none() && *arm.patterns == [Pattern::Equal(Constant::Number(number))]
+        };
+        let (held, not) = match (is(first, 1) && is(second, 0), is(first, 0) && is(second, 1)) {
+            (true, _) => (first, second),
+            (_, true) => (second, first),
+            _ => return false,
+        };
+        let Some(Step::Compare { into, holds, a, b }) = self.code.steps.last().copied() else { return false };
+        if into as usize != *slot {
+            return false;
+        }
+        let compare = self.here() - 1;
+        self.block(&held.body);
+        let jump = self.here();
+        self.code.steps.push(Step::Jump(0));
+        let otherwise = self.here();
+        self.patch(compare, Step::Branch { into, holds, a, b, otherwise });
+        self.block(&not.body);
+        let behind = self.here();
+        self.patch(jump, Step::Jump(behind));
+        true
+    }
+
+    /// A switch; then each arm: its guard, which goes on with the tests of the arms behind it where it does not hold, its
+    /// body, a jump behind the match.
+    pub(super) fn arms(&mut self, subject: &Operand, arms: &[ir::Arm]) {
+        let subject = match self.is_text(subject) {
+            true => Subject::Bytes(self.source(subject)),
+            false => Subject::Number(self.number(subject)),
+        };
+        let first = self.code.tests.len();
+        // Guards and bodies can have tests of their own, so this match's come first, their targets later.
+        let ranges: Vec<(usize, usize)> = arms
+            .iter()
+            .map(|arm| {
+                let start = self.code.tests.len();
+                for pattern in &arm.patterns {
+                    let probe = self.probe(pattern);
+                    self.code.tests.push(Test { probe, target: 0 });
+                }
+                (start, self.code.tests.len())
+            })
+            .collect();
+        let end = self.code.tests.len();
+        let switch = |start: usize| {
+            let tests = List { at: start as u32, len: (end - start) as u32 };
+            match subject {
+                Subject::Number(subject) => Step::Switch { subject, tests },
+                Subject::Bytes(subject) => Step::SwitchBytes { subject, tests },
+            }
+        };
+        self.code.steps.push(switch(first));
+        let mut jumps = Vec::new();
+        for (arm, (start, behind)) in arms.iter().zip(ranges) {
+            let target = self.here();
+            for test in self.code.tests.get_mut(start..behind).unwrap_or_default() {
+                test.target = target;
+            }
+            if let Some(ir::Guard { statements, condition }) = &arm.guard {
+                self.block(statements);
+                let condition = self.number(condition);
+                let guard = self.here();
+                self.code.steps.push(Step::Jump(0));
+                self.block(&arm.body);
+                jumps.push(self.here());
+                self.code.steps.push(Step::Jump(0));
+                let otherwise = self.here();
+                self.patch(guard, Step::Guard { condition, otherwise });
+                self.code.steps.push(switch(behind));
+            } else {
+                self.block(&arm.body);
+                jumps.push(self.here());
+                self.code.steps.push(Step::Jump(0));
+            }
+        }
+        let behind = self.here();
+        for jump in jumps {
+            self.patch(jump, Step::Jump(behind));
+        }
+    }
+
+    fn patch(&mut self, at: u32, step: Step) {
+        if let Some(place) = self.code.steps.get_mut(at as usize) {
+            *place = step;
+        }
+    }
+
+    fn probe(&mut self, pattern: &Pattern) -> Probe {
+        match pattern {
+            Pattern::Any => Probe::Any,
+            Pattern::Absent => Probe::Absent,
+            Pattern::Present => Probe::Present,
+            Pattern::Equal(Constant::Number(number)) => Probe::Number(*number),
+            Pattern::Equal(Constant::Bytes(bytes)) => Probe::Bytes(self.bytes(bytes)),
+            Pattern::OneOf(numbers) => {
+                let at = self.code.numbers.len() as u32;
+                self.code.numbers.extend(numbers);
+                Probe::OneOf(List { at, len: numbers.len() as u32 })
+            }
+            Pattern::Prefix(prefix) => Probe::Prefix(self.bytes(prefix)),
+            Pattern::Range { number, from, to } => {
+                let before = operations::compare(Comparison::Less, *number);
+                Probe::Range { before, from: *from, to: *to }
+            }
+            Pattern::Cidr { address, bits } => Probe::Cidr { address: self.bytes(address), bits: *bits },
+        }
+    }
+}
