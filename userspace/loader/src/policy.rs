@@ -99,6 +99,19 @@ impl Prepared {
 /// The directory of pins that are not in their places yet. Goes when dropped.
 struct Staging(PathBuf);
 
+impl Staging {
+    /// With room for the policy's own maps. What a killed process left there goes.
+    fn create(pins: &Pins) -> Result<Staging, Error> {
+        let (root, own) = (pins.staging(), pins.staged_own());
+        if std::fs::create_dir(&root).is_err() {
+            remove_tree(&root).map_err(Error::file("remove", &root))?;
+            std::fs::create_dir_all(&root).map_err(Error::file("create", &root))?;
+        }
+        std::fs::create_dir(&own).map_err(Error::file("create", &own))?;
+        Ok(Staging(root))
+    }
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
         // The next policy to be prepared tries again.
@@ -132,13 +145,8 @@ impl Interface {
         let state = Known::read(&mut self.known, &self.paths, &self.name)?;
         let shape = Object::check(object, tables)?;
         let pins = self.pins.clone();
-        for directory in [pins.tables(), pins.before(), pins.own()] {
-            std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
-        }
-        let staging = Staging(pins.staging());
-        remove_tree(&staging.0).map_err(Error::file("remove", &staging.0))?;
+        let staging = Staging::create(&pins)?;
         let own = pins.staged_own();
-        std::fs::create_dir_all(&own).map_err(Error::file("create", &own))?;
 
         let loader = self.loader.get_or_insert_with(|| shared_loader(&pins));
         let mut fresh = Vec::new();
@@ -197,8 +205,6 @@ impl Interface {
     /// The kernel or the file system refused. The policy in force before stays so, with its tables.
     pub fn commit(&mut self, prepared: Prepared) -> Result<u64, Error> {
         let Prepared { generation, tables, meta, state, revived, mut ebpf, staging, _lock, .. } = prepared;
-        // What can still fail is undone.
-        let before = ProgramHandle::from_pinned_path(self.pins.policy()).ok();
         let policy = program(&mut ebpf, PROGRAM)?;
         let fd = policy.fd().map_err(|cause| unusable(error::chain(&cause)))?;
         self.set_policy_slot(Some(fd.as_fd()))?;
@@ -211,7 +217,8 @@ impl Interface {
             ..state
         };
         if let Err(error) = after.write(&self.paths, &self.name) {
-            // The error that led here is the one to report.
+            // The error that led here is the one to report. The pin is still that of the policy before.
+            let before = ProgramHandle::from_pinned_path(self.pins.policy()).ok();
             drop(self.set_policy_slot(before.as_ref().map(AsFd::as_fd)));
             return Err(error);
         }
@@ -224,6 +231,9 @@ impl Interface {
     fn settle(&self, tables: &[TableInfo], revived: &[String], staging: &Path) -> Result<(), Error> {
         let Interface { pins, .. } = self;
         let (kept, before, own) = (pins.tables(), pins.before(), pins.own());
+        for directory in [&kept, &before, &own] {
+            std::fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+        }
         rename(&staging.join("policy"), &pins.policy())?;
         for name in names(&before)?.iter().filter(|name| !revived.contains(name)) {
             remove(&before.join(name))?;

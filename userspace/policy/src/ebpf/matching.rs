@@ -3,6 +3,7 @@
 use super::Refused;
 use super::asm::{Cond, Label, R1, R2};
 use super::program::{Emitter, Ways};
+use super::scratch::Held;
 use super::text::Text;
 use crate::ir::{Arm, Constant, Guard, Number, Operand, Pattern};
 use tollfree_wire::Reason;
@@ -21,14 +22,17 @@ impl Emitter<'_> {
     pub(super) fn match_value(&mut self, subject: &Operand, arms: &[Arm], ways: Ways) -> Result<(), Refused> {
         let (absent, after) = (self.asm.label(), self.asm.label());
         let bodies: Vec<Label> = arms.iter().map(|_| self.asm.label()).collect();
-        self.tests(Some(subject), arms, &bodies, absent, ways)?;
+        let before = self.slots.here();
+        let mut held = self.tests(Some(subject), arms, &bodies, absent, ways)?;
         self.asm.bind(absent);
         if self.asm.is_open() {
-            self.tests(None, arms, &bodies, absent, ways)?;
+            self.slots.at(before);
+            held = self.tests(None, arms, &bodies, absent, ways)?;
         }
-        for (arm, body) in arms.iter().zip(bodies) {
+        for ((arm, body), held) in arms.iter().zip(bodies).zip(held) {
             self.asm.bind(body);
             if self.asm.is_open() {
+                self.slots.at(held);
                 self.block(&arm.body, ways)?;
                 self.asm.jump(after);
             }
@@ -37,7 +41,8 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Goes to the first arm with a pattern that matches and a guard that holds. `None`: the subject is absent.
+    /// Goes to the first arm with a pattern that matches and a guard that holds. `None`: the subject is absent. Gives what
+    /// the slots hold at the beginning of each arm's body.
     fn tests(
         &mut self,
         operand: Option<&Operand>,
@@ -45,13 +50,15 @@ impl Emitter<'_> {
         bodies: &[Label],
         absent: Label,
         ways: Ways,
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<Held>, Refused> {
         let mut subject = self.subject(operand, absent)?;
+        let mut held = Vec::with_capacity(arms.len());
         for (arm, body) in arms.iter().zip(bodies) {
             let Some(Guard { statements, condition }) = &arm.guard else {
                 for pattern in &arm.patterns {
                     self.test(&subject, pattern, *body)?;
                 }
+                held.push(self.slots.here());
                 continue;
             };
             let (guard, next) = (self.asm.label(), self.asm.label());
@@ -68,6 +75,7 @@ impl Emitter<'_> {
                 self.asm.jump_if(Cond::Ne, R1, 0, *body);
                 self.asm.bind(fails);
             }
+            held.push(self.slots.here());
             self.asm.bind(next);
             if self.asm.is_open() {
                 subject = self.subject(operand, absent)?;
@@ -76,7 +84,7 @@ impl Emitter<'_> {
         // No arm is meant for it: a table that was tampered with can hold a value that is no case, and lets nothing
         // through.
         self.drop(Reason::PolicyDrop, ways);
-        Ok(())
+        Ok(held)
     }
 
     fn subject(&mut self, operand: Option<&Operand>, absent: Label) -> Result<Subject, Refused> {

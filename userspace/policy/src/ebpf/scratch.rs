@@ -88,39 +88,62 @@ impl Slot {
     }
 }
 
+/// What the slots of an element hold at one place of its text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held(Vec<Option<Slot>>);
+
 /// The slots of the element at hand, and how much room any element has needed.
 #[derive(Debug)]
 pub(super) struct Slots {
-    known: Vec<Option<Slot>>,
+    held: Held,
+    /// Where each slot was put for each kind of value.
+    places: Vec<(usize, Slot)>,
     end: i16,
     highest: i16,
 }
 
 impl Slots {
     pub(super) fn new() -> Slots {
-        Slots { known: Vec::new(), end: SLOTS, highest: SLOTS }
+        Slots { held: Held::default(), places: Vec::new(), end: SLOTS, highest: SLOTS }
     }
 
     /// A new element begins: slots end with theirs.
     pub(super) fn clear(&mut self) {
-        self.known.clear();
+        self.held = Held::default();
+        self.places.clear();
         self.end = SLOTS;
     }
 
     pub(super) fn get(&self, slot: usize) -> Option<Slot> {
-        self.known.get(slot).copied().flatten()
+        self.held.0.get(slot).copied().flatten()
+    }
+
+    /// What they hold here: [`Slots::at`] comes back to it.
+    pub(super) fn here(&self) -> Held {
+        self.held.clone()
+    }
+
+    /// What is emitted next stands where they hold this. Code is not emitted in the order of the text, but slots are
+    /// shared by it: a later guard, emitted before an earlier arm's body, can have the slot of what that body reads.
+    pub(super) fn at(&mut self, held: Held) {
+        self.held = held;
     }
 
     /// Makes room for a value.
     pub(super) fn add(&mut self, slot: usize, kind: SlotKind) -> Result<Slot, Refused> {
-        if self.known.len() <= slot {
-            self.known.resize(slot + 1, None);
+        let known = self.places.iter().find(|(of, place)| *of == slot && place.kind == kind);
+        let place = match known {
+            Some((_, place)) => *place,
+            None => self.put(slot, kind)?,
+        };
+        if self.held.0.len() <= slot {
+            self.held.0.resize(slot + 1, None);
         }
-        if let Some(Some(known)) = self.known.get(slot)
-            && known.kind == kind
-        {
-            return Ok(*known);
-        }
+        self.held.0[slot] = Some(place);
+        Ok(place)
+    }
+
+    fn put(&mut self, slot: usize, kind: SlotKind) -> Result<Slot, Refused> {
         let room = match kind {
             SlotKind::Number | SlotKind::Never => 8,
             // Texts are moved in words, the last of which may be only partly theirs.
@@ -133,7 +156,7 @@ impl Slots {
             .filter(|_| end + 8 < SIZE_MAX)
             .ok_or_else(|| Refused::new("keeps more text than fits into an XDP program's memory"))?;
         self.highest = self.highest.max(self.end);
-        self.known[slot] = Some(new);
+        self.places.push((slot, new));
         Ok(new)
     }
 

@@ -55,6 +55,18 @@ fn guards_are_asked_in_the_arms_order() {
 }
 
 #[test]
+fn a_later_guard_takes_no_place_of_what_an_earlier_arm_reads() {
+    // The second guard's sum is in the slot that `a` had, which `Text` does not have at all.
+    let text = "f()\nf():\n    a = get(rpc, 'a')\n    set(rpc, 'a', 0)\n    match deadline:\n\
+                \x20       NONE if size < 9999 =>\n            match a < 5:\n                NONE => reject(NOT_FOUND)\n                _ => reject(ABORTED)\n\
+                \x20       30s if size + 1 > 0 => send(rpc)\n        _ => drop()\n";
+    let Some(mut judge) = Judge::new(text) else { return };
+    assert_eq!(judge.run(&Call { deadline_us: Some(30_000_000), ..to("Text") }).verdict, Verdict::Send);
+    let not_found = Verdict::Reject(Code::NotFound, Reason::PolicyReject);
+    assert_eq!(judge.run(&to("Text")).verdict, not_found);
+}
+
+#[test]
 fn text_is_compared_up_to_its_end() {
     let text = "f()\nf():\n    user = get(rpc, 'user')\n    match user:\n\
                 \x20       'root' => reject(ABORTED)\n        'adm*' => drop()\n        NONE => reject(NOT_FOUND)\n\
