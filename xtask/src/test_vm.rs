@@ -112,7 +112,7 @@ fn initramfs(image: &Path) -> Result<usize> {
         Command::new(&tollfree)
             .args(["schema", "compile"])
             .arg(root().join("schemas/shop.proto"))
-            .arg("-o")
+            .arg("--out")
             .arg(&schema),
     )?;
     archive.file(Path::new("data/shop.json"), &schema)?;
