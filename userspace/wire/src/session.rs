@@ -105,7 +105,8 @@ pub struct SessionEntry {
     pub last_seen_ns: u64,
     /// How long the session may idle before `session_tracker()` refuses it, in ns; 0: forever.
     pub idle_ns: u64,
-    /// Calls admitted by `session_tracker()`.
+    /// Calls admitted by `session_tracker()`. Where two CPUs admit calls of one session at the same moment, one may be
+    /// missing.
     pub calls: u64,
     /// Calls answered with a reject.
     pub rejected: u64,

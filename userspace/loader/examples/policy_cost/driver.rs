@@ -13,7 +13,7 @@ use tollfree_wire::maps::{Decision, IDENTITY_MAX, PeerEntry};
 pub const ADDRESS: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, 1];
 /// Runs of a round, and rounds.
 const RUNS: u32 = 100_000;
-const ROUNDS: u32 = 7;
+const ROUNDS: u32 = 40;
 
 /// An attached interface, with a session that requests come by.
 pub struct Driver<'s> {

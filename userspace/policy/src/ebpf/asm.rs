@@ -277,11 +277,6 @@ impl Assembler {
         self.store(size, base, offset, R0);
     }
 
-    /// Adds to 64 bits in memory, atomically.
-    pub(super) fn atomic_add(&mut self, base: Reg, offset: i16, src: Reg) {
-        self.push(CLASS_STX | MODE_ATOMIC | Size::Dw as u8, base, src, offset, Alu::Add as i32);
-    }
-
     /// Adds to 64 bits in memory, atomically; what was there before is in `src` then.
     pub(super) fn atomic_fetch_add(&mut self, base: Reg, offset: i16, src: Reg) {
         const FETCH: i32 = 1;

@@ -99,6 +99,7 @@ impl Program {
         state.memory.answer.forget();
         let mut outcome = Outcome::default();
         match self.group_of_request(state, call) {
+            Some(group) if group.requests.is_empty() => {}
             Some(group) => {
                 let from = match call.start {
                     Start::Chain => 0,
