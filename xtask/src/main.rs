@@ -37,7 +37,7 @@ enum Command {
     Demo(demo::Options),
     /// Format, lints, documentation and every test that can run here
     Test,
-    /// The programs and the standard library's policies before the verifier of Debian's 6.1, in QEMU
+    /// The programs, the standard library's policies and the `afxdp` backend on Debian's 6.1, in QEMU
     TestVm,
     /// A call next to a bare AF_XDP ping-pong, interleaved
     Perf(perf::Options),
