@@ -6,6 +6,7 @@ use daemon::Daemon;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tollfree::{
     CallInfo, Channel, Code, HandlerFuture, Message, MethodInfo, Request, Response, Server, Service, Status,
     Waiting, dispatch, unimplemented,
@@ -47,6 +48,8 @@ impl Message for Note {
 #[derive(Default)]
 struct Echo {
     started: Arc<AtomicUsize>,
+    /// Lets one slow call end.
+    slow: Arc<Notify>,
 }
 
 impl Service for Echo {
@@ -60,8 +63,8 @@ impl Service for Echo {
             1 => dispatch(info, flat, body, |request: Request<Note>| async {
                 Ok(Response::new(request.into_inner()))
             }),
-            2 => dispatch(info, flat, body, |request: Request<Note>| async {
-                tokio::time::sleep(Duration::from_millis(200)).await;
+            2 => dispatch(info, flat, body, |request: Request<Note>| async move {
+                self.slow.notified().await;
                 Ok(Response::new(request.into_inner()))
             }),
             3 => dispatch(info, flat, body, |request: Request<Note>| async move {
@@ -104,8 +107,16 @@ async fn setup(
     geometry: Geometry,
     waiting: Waiting,
 ) -> (Daemon, Channel, tokio::task::JoinHandle<Result<(), Status>>) {
+    serve(Echo::default(), geometry, waiting).await
+}
+
+async fn serve(
+    echo: Echo,
+    geometry: Geometry,
+    waiting: Waiting,
+) -> (Daemon, Channel, tokio::task::JoinHandle<Result<(), Status>>) {
     let daemon = Daemon::start(geometry);
-    let server = Server::builder().waiting(waiting).end_with_daemon().add_service(Echo::default());
+    let server = Server::builder().waiting(waiting).end_with_daemon().add_service(echo);
     let serving = tokio::spawn(server.serve(daemon.path.clone()));
     let channel = Channel::connect(daemon.path()).await.unwrap().waiting(waiting).describe(b"a set");
     ready(&channel).await;
@@ -165,7 +176,9 @@ async fn one_thread_for_everything_is_enough() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_waits_or_panics_harms_no_other() {
-    let (_daemon, channel, _serving) = setup(Geometry::default(), Waiting::Adaptive).await;
+    let echo = Echo::default();
+    let slow_calls = echo.slow.clone();
+    let (_daemon, channel, _serving) = serve(echo, Geometry::default(), Waiting::Adaptive).await;
     let slow = tokio::spawn({
         let channel = channel.clone();
         async move { say(&channel, SLOW, note(1, 1)).await }
@@ -178,6 +191,7 @@ async fn a_handler_that_waits_or_panics_harms_no_other() {
         assert!(soon("a quick call", say(&channel, ECHO, note(number, 1))).await.is_ok());
     }
     assert!(!slow.is_finished(), "quick calls passed the slow one");
+    slow_calls.notify_one();
     assert!(soon("the slow call", slow).await.unwrap().is_ok());
     let status = say(&channel, REFUSE, note(0, 0)).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::NotFound, "no such note"));
@@ -274,18 +288,29 @@ async fn a_server_attaches_to_the_daemon_that_comes_after_its_own() {
 async fn a_shutdown_lets_handlers_finish() {
     let daemon = Daemon::start(Geometry::default());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = Server::builder().add_service(Echo::default());
+    let echo = Echo::default();
+    let (slow_calls, started) = (echo.slow.clone(), echo.started.clone());
+    let server = Server::builder().add_service(echo);
     let serving = tokio::spawn(server.serve_with_shutdown(daemon.path.clone(), async {
         let _ = stopped.await;
     }));
     let channel = Channel::connect(daemon.path()).await.unwrap().describe(b"a set");
     ready(&channel).await;
+    let before = started.load(Ordering::Relaxed);
     let slow = tokio::spawn({
         let channel = channel.clone();
         async move { say(&channel, SLOW, note(1, 1)).await }
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    soon("the slow call's beginning", async {
+        while started.load(Ordering::Relaxed) == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
     stop.send(()).unwrap();
+    // Long enough for the server to notice, as a rule; it has to let the call end in any case.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    slow_calls.notify_one();
     assert!(soon("the slow call", slow).await.unwrap().is_ok());
     assert_eq!(soon("the server", serving).await.unwrap(), Ok(()));
 }

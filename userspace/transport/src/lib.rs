@@ -23,7 +23,7 @@
 //! | `ordered` | + 8 | | | + the request, while earlier ones are missing | |
 //! | `checksum` | + 4 a packet | + 4 a packet | | | |
 //!
-//! A session with one call takes 1.2 kB at its server; there are 4095 at most.
+//! A session with one call takes 1.4 kB at its server; there are 4095 at most.
 //!
 //! At most once, across a restart too, rests on one assumption: a packet is not under way for longer than its server
 //! takes to restart.

@@ -1,12 +1,12 @@
 //! Goodput over a bad cable next to TCP's: large messages, acknowledged one by one by the application at the other end, over
 //! two equally bad cables of the same program, taking turns.
 
+use crate::stage::Stage;
 use crate::tables::{Output, median, table};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     process::{Command, ExitCode},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use tollfree_demo::{
     bulk::{Load, Outcome},
     cli::{Cli, Programs},
     host::{Cable, Family, Hosts, Place},
-    interrupt, leftovers,
+    interrupt,
     netns::{INTERFACE, TCP_INTERFACE},
     process::{Process, run as execute},
 };
@@ -82,18 +82,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !cable.is_file() {
         bail!("{} is not built; run `cargo xtask perf goodput`", cable.display());
     }
-    let lock = leftovers::Lock::take()?;
-    leftovers::sweep(&lock)?;
-    let prefix = leftovers::DEMO;
-    let folder = Path::new(leftovers::FOLDER).join(prefix);
-    let place = Place::Cable(prefix.to_owned());
-    let mut hosts = Hosts::create(&place, &folder, &Path::new(leftovers::BPFFS).join(prefix), &programs)?;
+    let mut stage = Stage::set(Place::Cable, &programs)?;
+    let hosts = &mut stage.hosts;
     for host in [&hosts.client, &hosts.server] {
         host.cli.inside(|| execute(Command::new(&cable).args(["plain", INTERFACE, TCP_INTERFACE])))?;
     }
     hosts.separate();
     // Both arms' servers wait for the whole measurement; daemons begin on a good cable.
-    let mut carrying = carry(&hosts, options, 0.0)?;
+    let mut carrying = carry(hosts, options, 0.0)?;
     hosts.server.start_daemon(Family::V4, &[])?;
     hosts.client.start_daemon(Family::V4, &[("demo.Kv", hosts.server.engine(Family::V4))])?;
     let _service = hosts.server.start_serving("bulk", &["serve"], "demo.Kv")?;
@@ -103,7 +99,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut rows = Vec::new();
     for &loss in &options.loss {
         drop(carrying);
-        carrying = carry(&hosts, options, loss)?;
+        carrying = carry(hosts, options, loss)?;
         for &bytes in &options.bytes {
             let load = Load { bytes, outstanding: options.outstanding, seconds: options.seconds };
             let mut row = Row { loss, bytes, tollfree: Vec::new(), tcp: Vec::new(), ratio: None };

@@ -4,6 +4,7 @@
 mod goodput;
 mod perf;
 mod show;
+mod stage;
 mod streams;
 mod swap;
 mod tables;

@@ -1,6 +1,7 @@
 //! A call's latency next to that of a bare AF_XDP ping-pong: both over a veth pair, on the same machine, taking turns, because
 //! two runs of the same program differ by more than the difference one looks for.
 
+use crate::stage::Stage;
 use crate::tables::table;
 use anyhow::{Context, Result, bail};
 use std::{
@@ -9,8 +10,8 @@ use std::{
 };
 use tollfree_demo::{
     cli::Programs,
-    host::{Family, Hosts, Place},
-    interrupt, leftovers,
+    host::{Family, Place},
+    interrupt,
     process::run as execute,
     report::Report,
 };
@@ -42,18 +43,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !pingpong.is_file() {
         bail!("{} is not built; run `cargo xtask perf`", pingpong.display());
     }
-    let lock = leftovers::Lock::take()?;
-    leftovers::sweep(&lock)?;
-    let prefix = leftovers::DEMO;
-    let folder = Path::new(leftovers::FOLDER).join(prefix);
-    let place = Place::Namespaces(prefix.to_owned());
-    let mut hosts = Hosts::create(&place, &folder, &Path::new(leftovers::BPFFS).join(prefix), &programs)?;
+    let mut stage = Stage::set(Place::Namespaces, &programs)?;
+    let hosts = &mut stage.hosts;
     let pinned = !options.unpinned && hosts.separate();
     hosts.server.start_daemon(Family::V4, &[])?;
     hosts.client.start_daemon(Family::V4, &[("demo.Hash", hosts.server.engine(Family::V4))])?;
     let _service = hosts.server.start_service()?;
 
-    let file = folder.join("lines");
+    let file = stage.folder.join("lines");
     let line = [&[b'x'; LINE - 1][..], b"\n"].concat();
     std::fs::write(&file, line.repeat(CALLS)).with_context(|| format!("cannot write {}", file.display()))?;
 

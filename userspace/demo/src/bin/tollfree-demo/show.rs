@@ -1,5 +1,6 @@
 //! The demo: a real file, line by line, through a firewall, and everything that is claimed about it checked.
 
+use crate::stage::Stage;
 use crate::tables;
 use anyhow::{Context, Result, bail};
 use std::{
@@ -110,14 +111,10 @@ struct Demo {
 
 impl Demo {
     fn in_namespaces(programs: &Programs) -> Result<Demo> {
-        let lock = leftovers::Lock::take()?;
-        for what in leftovers::sweep(&lock)? {
+        let Stage { mut hosts, swept, lock, .. } = Stage::set(Place::Namespaces, programs)?;
+        for what in swept {
             println!("removed what an earlier run left behind: {what}");
         }
-        let prefix = leftovers::DEMO;
-        let folder = Path::new(leftovers::FOLDER).join(prefix);
-        let bpffs = Path::new(leftovers::BPFFS).join(prefix);
-        let mut hosts = Hosts::create(&Place::Namespaces(prefix.to_owned()), &folder, &bpffs, programs)?;
         println!("Two hosts: the network namespaces tf-client and tf-server, connected by a veth pair.");
         if hosts.separate() {
             println!("Each has one core, which its daemon and its application share.");

@@ -1,19 +1,19 @@
 //! Streams next to tonic's over TCP: the same service and client of both libraries, between the same two namespaces, taking
 //! turns.
 
+use crate::stage::Stage;
 use crate::tables::{Output, median, table};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     process::{Command, ExitCode},
     time::Duration,
 };
 use tollfree_demo::{
     cli::Programs,
-    host::{Family, Host, Hosts, Place},
-    interrupt, leftovers, netns,
+    host::{Family, Host, Place},
+    interrupt, netns,
     process::run as execute,
     streams::Outcome,
 };
@@ -66,12 +66,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !programs.path("streams").is_file() {
         bail!("{} is not built; run `cargo xtask perf streams`", programs.path("streams").display());
     }
-    let lock = leftovers::Lock::take()?;
-    leftovers::sweep(&lock)?;
-    let prefix = leftovers::DEMO;
-    let folder = Path::new(leftovers::FOLDER).join(prefix);
-    let place = Place::Namespaces(prefix.to_owned());
-    let mut hosts = Hosts::create(&place, &folder, &Path::new(leftovers::BPFFS).join(prefix), &programs)?;
+    let mut stage = Stage::set(Place::Namespaces, &programs)?;
+    let hosts = &mut stage.hosts;
     if let (Some(client), Some(server)) = (hosts.client.namespace(), hosts.server.namespace()) {
         // TCP has a cable of its own, with every offload, so that XDP does not slow it.
         netns::connect_for_tcp((client, 1), (server, 2))?;

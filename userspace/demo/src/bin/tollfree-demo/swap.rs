@@ -1,6 +1,7 @@
 //! Swapping policies under traffic: how long it takes from a policy's text to its effect in a running daemon, and whether
 //! any call is lost or judged by neither policy meanwhile.
 
+use crate::stage::Stage;
 use crate::tables::table;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -13,9 +14,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tollfree::{Channel, Code, Request};
 use tollfree_demo::cli::Programs;
-use tollfree_demo::host::{Family, Hosts, Place};
+use tollfree_demo::host::{Family, Place};
 use tollfree_demo::stubs::{HashRequest, hash_client::HashClient};
-use tollfree_demo::{interrupt, leftovers, process::run as execute, source_root};
+use tollfree_demo::{interrupt, process::run as execute, source_root};
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -70,12 +71,8 @@ struct Seen {
 /// When hosts cannot be had, or a policy is refused.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let programs = Programs::find()?;
-    let lock = leftovers::Lock::take()?;
-    leftovers::sweep(&lock)?;
-    let prefix = leftovers::DEMO;
-    let folder = Path::new(leftovers::FOLDER).join(prefix);
-    let place = Place::Namespaces(prefix.to_owned());
-    let mut hosts = Hosts::create(&place, &folder, &Path::new(leftovers::BPFFS).join(prefix), &programs)?;
+    let mut stage = Stage::set(Place::Namespaces, &programs)?;
+    let hosts = &mut stage.hosts;
     hosts.server.start_daemon(Family::V4, &[])?;
     hosts.client.start_daemon(Family::V4, &[("demo.Hash", hosts.server.engine(Family::V4))])?;
     let _service = hosts.server.start_service()?;
