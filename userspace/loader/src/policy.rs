@@ -105,9 +105,8 @@ impl Staging {
         let (root, own) = (pins.staging(), pins.staged_own());
         if std::fs::create_dir(&root).is_err() {
             remove_tree(&root).map_err(Error::file("remove", &root))?;
-            std::fs::create_dir_all(&root).map_err(Error::file("create", &root))?;
         }
-        std::fs::create_dir(&own).map_err(Error::file("create", &own))?;
+        std::fs::create_dir_all(&own).map_err(Error::file("create", &own))?;
         Ok(Staging(root))
     }
 }
@@ -145,6 +144,9 @@ impl Interface {
         let state = Known::read(&mut self.known, &self.paths, &self.name)?;
         let shape = Object::check(object, tables)?;
         let pins = self.pins.clone();
+        for directory in [pins.tables(), pins.before(), pins.own()] {
+            std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+        }
         let staging = Staging::create(&pins)?;
         let own = pins.staged_own();
 
@@ -204,7 +206,10 @@ impl Interface {
     /// # Errors
     /// The kernel or the file system refused. The policy in force before stays so, with its tables.
     pub fn commit(&mut self, prepared: Prepared) -> Result<u64, Error> {
-        let Prepared { generation, tables, meta, state, revived, mut ebpf, staging, _lock, .. } = prepared;
+        // The lock comes first and so goes last: what is left of the staging directory goes while it is held.
+        let Prepared { _lock, generation, tables, meta, state, revived, mut ebpf, staging, .. } = prepared;
+        // What can still fail is undone.
+        let before = self.policy_in_force()?;
         let policy = program(&mut ebpf, PROGRAM)?;
         let fd = policy.fd().map_err(|cause| unusable(error::chain(&cause)))?;
         self.set_policy_slot(Some(fd.as_fd()))?;
@@ -217,8 +222,7 @@ impl Interface {
             ..state
         };
         if let Err(error) = after.write(&self.paths, &self.name) {
-            // The error that led here is the one to report. The pin is still that of the policy before.
-            let before = ProgramHandle::from_pinned_path(self.pins.policy()).ok();
+            // The error that led here is the one to report.
             drop(self.set_policy_slot(before.as_ref().map(AsFd::as_fd)));
             return Err(error);
         }
@@ -227,13 +231,20 @@ impl Interface {
         Ok(generation)
     }
 
+    /// The program in force. `None`: there is none.
+    fn policy_in_force(&self) -> Result<Option<ProgramHandle>, Error> {
+        let pin = self.pins.policy();
+        match ProgramHandle::from_pinned_path(&pin) {
+            Ok(program) => Ok(Some(program)),
+            Err(_) if !pin.exists() => Ok(None),
+            Err(cause) => Err(Error::file("open", &pin)(std::io::Error::other(cause))),
+        }
+    }
+
     /// Moves what was staged to where it is looked for, and puts the tables that only the policy before had aside.
     fn settle(&self, tables: &[TableInfo], revived: &[String], staging: &Path) -> Result<(), Error> {
         let Interface { pins, .. } = self;
         let (kept, before, own) = (pins.tables(), pins.before(), pins.own());
-        for directory in [&kept, &before, &own] {
-            std::fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
-        }
         rename(&staging.join("policy"), &pins.policy())?;
         for name in names(&before)?.iter().filter(|name| !revived.contains(name)) {
             remove(&before.join(name))?;
@@ -271,7 +282,6 @@ impl Interface {
         let _lock = bpffs::lock(&self.paths.bpffs)?;
         let state = State::read(&self.paths, &self.name)?.unwrap_or_default();
         self.set_policy_slot(None)?;
-        let Pins { .. } = &self.pins;
         remove(&self.pins.policy())?;
         let (before, own) = (self.pins.before(), self.pins.own());
         remove_tree(&own).map_err(Error::file("remove", &own))?;

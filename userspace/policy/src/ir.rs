@@ -416,8 +416,9 @@ pub(crate) struct MethodLayouts {
     pub current: u32,
     /// 0, where a peer sends no flat block, and every prefix of the request's layout.
     pub fingerprints: Vec<u32>,
-    /// The same of the response.
+    /// The response's layout as the schema has it.
     pub current_response: u32,
+    /// [`MethodLayouts::fingerprints`] of the response.
     pub response_fingerprints: Vec<u32>,
 }
 

@@ -306,3 +306,8 @@ pub struct Held {
     /// Timers, set or kept for reuse.
     pub timers: usize,
 }
+
+/// Where packets go.
+pub(crate) type Out<'o> = &'o mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>;
+/// Where events go.
+pub(crate) type Sink<'s> = &'s mut dyn FnMut(Event<'_>);

@@ -7,10 +7,9 @@
 //! that a peer can make it hold is bounded. Not here: bodies of requests (they stay where [`Body::Source`] finds
 //! them), policies, layouts.
 //!
-//! The way of a call that is one packet each way, which is all that most calls see: [`Transport::call`] gives it a slot
-//! (`client/link`), `send_call` sends it (`client/request`), `on_request` delivers it (`server/request`),
-//! [`Transport::respond`] keeps the answer (`server/reply`), `send_slot` sends it (`server/sending`), `on_response` ends it
-//! (`client/response`). Everything else in those files is for when something goes wrong or a message is long.
+//! The way of a call that is one packet each way, which is all that most calls see, is in `fast`: begin there. Around it,
+//! [`Transport::call`] gives a call its slot (`client/link`), and [`Transport::respond`] keeps the answer (`server/reply`). What
+//! is in `client` and `server` besides is for when something goes wrong or a message is long.
 //!
 //! How a method is carried is composed from modules: see [`tollfree_wire::spec::MethodSpec`] and
 //! [`Transport::set_specs`]; both ends agree on it in the handshake. What that costs in bytes (`tests/footprint.rs`
@@ -35,6 +34,7 @@ mod congestion;
 mod credit;
 mod event;
 mod extension;
+mod fast;
 mod flow;
 mod handshake;
 mod outbox;

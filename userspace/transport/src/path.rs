@@ -7,7 +7,7 @@
 //! again. That is no new call: a receiver that has part of one begins anew with the shorter pieces, and knows them by their
 //! number.
 
-use crate::event::{Blocked, Transmit};
+use crate::event::{Blocked, Out};
 use crate::extension::checksum_len;
 use crate::outbox::Ready;
 use crate::transport::Transport;
@@ -152,7 +152,7 @@ impl Transport {
         index: u32,
         size: u32,
         answer: bool,
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+        out: Out<'_>,
     ) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let mut body = [0; PROBE_MAX];

@@ -113,7 +113,7 @@ impl Server {
     }
 
     /// The slot of a call id, whatever call it has.
-    fn slot_mut(&mut self, call: u64) -> &mut Slot {
+    pub fn slot_mut(&mut self, call: u64) -> &mut Slot {
         let slot = call as usize % CALL_SLOTS;
         if slot >= self.slots.len() {
             self.slots.resize_with(slot + 1, Slot::default);
@@ -135,7 +135,7 @@ pub(crate) fn slot_of(call: u64) -> u8 {
 impl Slot {
     /// A new call takes the slot. Returns what was kept of the last one.
     #[must_use]
-    fn begin(&mut self, now: u64, header: &Header, spec: MethodSpec) -> Option<Box<Kept>> {
+    pub fn begin(&mut self, now: u64, header: &Header, spec: MethodSpec) -> Option<Box<Kept>> {
         self.call = header.call;
         self.spec = spec;
         self.method = header.method;

@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::config::Config;
-use crate::event::{Blocked, Body, Route, Transmit};
+use crate::event::{Blocked, Body, Out, Route, Transmit};
 use crate::flow::Flow;
 use crate::path::Path;
 use crate::rtt::RoundTrip;
@@ -192,7 +192,7 @@ impl Signer {
         call: u64,
         flags: u8,
         body: &[u8],
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+        out: Out<'_>,
     ) -> Result<(), Blocked> {
         let message_len = body.len() as u32;
         let mut header = Header { flags, call, message_len, ..Header::new(Kind::Ack) };

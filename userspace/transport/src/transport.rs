@@ -150,7 +150,7 @@ impl Transport {
         now: u64,
         from: Peer,
         packet: &Packet<'_>,
-        sink: &mut dyn FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) -> Result<(), Reason> {
         let Packet { header, kind, .. } = packet;
         let Some(session) = self.table.get_mut(header.session) else {
@@ -229,8 +229,8 @@ impl Transport {
             let counters = &mut self.counters;
             let mut count = |transmit: Transmit<'_>| out(transmit).inspect(|()| counters.packets_sent += 1);
             let sent = match ready {
-                Ready::Call(key) => self.send_call(now, key, out),
-                Ready::Slot(session, slot) => self.send_slot(now, session, slot, out),
+                Ready::Call(key) => self.send_request(now, key, out),
+                Ready::Slot(session, slot) => self.send_reply(now, session, slot, out),
                 Ready::Finished(session, call, ack) => self.send_finished(session, call, ack, out),
                 Ready::Path { session, size, answer } => self.send_path(session, size, answer, out),
                 Ready::Hello(session) => self.send_hello(now, session, out),
@@ -319,7 +319,7 @@ impl Transport {
 
     /// Hands out the events that have come up meanwhile.
     #[inline]
-    pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(Event<'_>)) {
+    pub(crate) fn drain(&mut self, sink: Sink<'_>) {
         while let Some(pending) = self.pending.pop_front() {
             sink(match pending {
                 Pending::Ended { token, status, why } => {

@@ -94,6 +94,12 @@ impl Window {
         }
     }
 
+    /// Whether it is a single fragment that is to be sent for the first time.
+    #[inline]
+    pub fn is_one_unsent(&self) -> bool {
+        self.fragments == 1 && self.next == 0 && self.board.is_none() && !self.arrived && !self.probe
+    }
+
     /// Whether the fragment that is due waits for the network to take it: anything but a probe, of a long message.
     #[inline]
     pub fn is_held_back(&self) -> bool {

@@ -3,7 +3,6 @@
 use super::Refused;
 use super::asm::{Cond, Label, R1, R2};
 use super::program::{Emitter, Ways};
-use super::scratch::Held;
 use super::text::Text;
 use crate::ir::{Arm, Constant, Guard, Number, Operand, Pattern};
 use tollfree_wire::Reason;
@@ -23,26 +22,26 @@ impl Emitter<'_> {
         let (absent, after) = (self.asm.label(), self.asm.label());
         let bodies: Vec<Label> = arms.iter().map(|_| self.asm.label()).collect();
         let before = self.slots.here();
-        let mut held = self.tests(Some(subject), arms, &bodies, absent, ways)?;
+        self.tests(Some(subject), arms, &bodies, absent, ways)?;
         self.asm.bind(absent);
         if self.asm.is_open() {
-            self.slots.at(before);
-            held = self.tests(None, arms, &bodies, absent, ways)?;
+            self.slots.at(&before);
+            self.tests(None, arms, &bodies, absent, ways)?;
         }
-        for ((arm, body), held) in arms.iter().zip(bodies).zip(held) {
+        for (arm, body) in arms.iter().zip(bodies) {
             self.asm.bind(body);
             if self.asm.is_open() {
-                self.slots.at(held);
+                self.slots.at(&before);
                 self.block(&arm.body, ways)?;
                 self.asm.jump(after);
             }
         }
         self.asm.bind(after);
+        self.slots.at(&before);
         Ok(())
     }
 
-    /// Goes to the first arm with a pattern that matches and a guard that holds. `None`: the subject is absent. Gives what
-    /// the slots hold at the beginning of each arm's body.
+    /// Goes to the first arm with a pattern that matches and a guard that holds. `None`: the subject is absent.
     fn tests(
         &mut self,
         operand: Option<&Operand>,
@@ -50,15 +49,13 @@ impl Emitter<'_> {
         bodies: &[Label],
         absent: Label,
         ways: Ways,
-    ) -> Result<Vec<Held>, Refused> {
+    ) -> Result<(), Refused> {
         let mut subject = self.subject(operand, absent)?;
-        let mut held = Vec::with_capacity(arms.len());
         for (arm, body) in arms.iter().zip(bodies) {
             let Some(Guard { statements, condition }) = &arm.guard else {
                 for pattern in &arm.patterns {
                     self.test(&subject, pattern, *body)?;
                 }
-                held.push(self.slots.here());
                 continue;
             };
             let (guard, next) = (self.asm.label(), self.asm.label());
@@ -75,7 +72,6 @@ impl Emitter<'_> {
                 self.asm.jump_if(Cond::Ne, R1, 0, *body);
                 self.asm.bind(fails);
             }
-            held.push(self.slots.here());
             self.asm.bind(next);
             if self.asm.is_open() {
                 subject = self.subject(operand, absent)?;
@@ -84,7 +80,7 @@ impl Emitter<'_> {
         // No arm is meant for it: a table that was tampered with can hold a value that is no case, and lets nothing
         // through.
         self.drop(Reason::PolicyDrop, ways);
-        Ok(held)
+        Ok(())
     }
 
     fn subject(&mut self, operand: Option<&Operand>, absent: Label) -> Result<Subject, Refused> {

@@ -124,9 +124,10 @@ impl Slots {
     }
 
     /// What is emitted next stands where they hold this. Code is not emitted in the order of the text, but slots are
-    /// shared by it: a later guard, emitted before an earlier arm's body, can have the slot of what that body reads.
-    pub(super) fn at(&mut self, held: Held) {
-        self.held = held;
+    /// shared by it: a later guard, emitted before an earlier arm's body, can have the slot of what that body reads. All
+    /// that an arm, and what is behind a match, reads of the time before is what they held before the match.
+    pub(super) fn at(&mut self, held: &Held) {
+        self.held.clone_from(held);
     }
 
     /// Makes room for a value.

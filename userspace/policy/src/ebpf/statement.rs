@@ -184,7 +184,7 @@ impl Emitter<'_> {
         self.reject(Status::Unauthenticated, Reason::SessionIdle, ways);
         self.asm.bind(admit);
         self.asm.store(Size::Dw, R1, small(offset_of!(SessionEntry, last_seen_ns)), R0);
-        // Not atomic, which would take longer than all of the above: a session's packets come by one queue.
+        // Not atomic, which would take longer than all of the above: a session's packets mostly come by one queue.
         let calls = small(offset_of!(SessionEntry, calls));
         self.asm.load(Size::Dw, R2, R1, calls);
         self.asm.alu(Alu::Add, R2, 1);

@@ -144,8 +144,8 @@ impl Machine<'_, '_> {
                 Step::Jump(target) => at = target,
                 Step::Set { table, ref key, value } => self.write(table, key, value),
                 Step::Delete { table, ref key } => {
-                    let Machine { view, memory: Memory { tables, key: room, .. }, .. } = self;
-                    if let Some(key) = key_of(view, key, &mut [0], room) {
+                    let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
+                    if let Some(key) = key_of(view, key, &mut [0], words) {
                         tables.remove(table.into(), key);
                     }
                 }

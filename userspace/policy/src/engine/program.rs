@@ -23,7 +23,7 @@ pub struct Program {
     in_xdp: usize,
 }
 
-/// The most table values a policy can keep while it judges a call.
+/// The most values that a handler can keep at a time. Behind their registers come those of constants.
 pub(crate) const SLOTS_MAX: usize = 16;
 
 impl Program {

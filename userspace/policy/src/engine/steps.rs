@@ -29,8 +29,8 @@ impl Machine<'_, '_> {
 
     #[inline]
     pub(super) fn lookup(&mut self, table: u16, key: &code::Key) -> Option<u64> {
-        let Machine { view, memory: Memory { tables, key: room, .. }, .. } = self;
-        tables.number(table.into(), key_of(view, key, &mut [0], room)?)
+        let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
+        tables.number(table.into(), key_of(view, key, &mut [0], words)?)
     }
 
     #[inline]
@@ -42,23 +42,23 @@ impl Machine<'_, '_> {
         sum: fn(u64, u64) -> u64,
     ) -> Option<u64> {
         let amount = self.number(amount)?;
-        let Machine { view, memory: Memory { tables, key: room, .. }, .. } = self;
+        let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
         let next = |old: Option<u64>| Some(sum(old.unwrap_or(0), amount));
-        tables.update(table.into(), key_of(view, key, &mut [0], room)?, next)
+        tables.update(table.into(), key_of(view, key, &mut [0], words)?, next)
     }
 
     #[inline]
     pub(super) fn take(&mut self, table: u16, key: &code::Key, terms: &Terms) -> Option<bool> {
         let Terms { count, cost, burst } = *terms;
         let count = self.number(count)?;
-        let Machine { view, memory: Memory { tables, key: room, .. }, .. } = self;
+        let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
         let (cost, burst) = (share(view.registers, cost, count)?, share(view.registers, burst, count)?);
         if count == 0 {
             return Some(false);
         }
         let now = view.call.now_ns;
         let next = |old: Option<u64>| operations::take(old.unwrap_or(0), now, cost, burst);
-        Some(tables.update(table.into(), key_of(view, key, &mut [0], room)?, next).is_some())
+        Some(tables.update(table.into(), key_of(view, key, &mut [0], words)?, next).is_some())
     }
 
     pub(super) fn hash(&self, values: List) -> Option<u64> {
@@ -81,8 +81,8 @@ impl Machine<'_, '_> {
 
     /// Sets a table's value, where there is room for it.
     pub(super) fn write(&mut self, table: u16, key: &code::Key, value: Source) {
-        let Machine { view, memory: Memory { tables, key: room, .. }, .. } = self;
-        if let (Some(key), Some(value)) = (key_of(view, key, &mut [0], room), view.value(value)) {
+        let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
+        if let (Some(key), Some(value)) = (key_of(view, key, &mut [0], words), view.value(value)) {
             tables.set(table.into(), key, value);
         }
     }
@@ -140,13 +140,13 @@ pub(super) fn or(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-/// A key, put together in `one` or in `room`; `None` where a part of it is absent, or does not fit.
+/// A key, put together in `one` or in `words`; `None` where a part of it is absent, or does not fit.
 #[inline(always)]
 pub(super) fn key_of<'k>(
     view: &View<'_, '_>,
     key: &code::Key,
     one: &'k mut [u64; 1],
-    room: &'k mut Key,
+    words: &'k mut Key,
 ) -> Option<&'k [u64]> {
     match *key {
         code::Key::None => Some(&[]),
@@ -155,8 +155,8 @@ pub(super) fn key_of<'k>(
             Some(one)
         }
         code::Key::Parts(parts) => {
-            build_key(view, parts, room)?;
-            Some(room.words())
+            build_key(view, parts, words)?;
+            Some(words.words())
         }
     }
 }

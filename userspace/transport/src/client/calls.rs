@@ -4,11 +4,12 @@
 //! unreliable one until its last packet has left: from then on a [`Call`] is all there is of it.
 
 use crate::credit::Claim;
-use crate::extension::order_len;
+use crate::extension::{message_len, order_len};
 use crate::reassembly::Assembly;
 use crate::timers::{Owner, TimerId, Timers};
 use crate::window::{Boards, Window};
-use tollfree_wire::header::{FLAT_MAX, NO_DEADLINE};
+use tollfree_wire::Kind;
+use tollfree_wire::header::{FLAG_METADATA, FLAT_MAX, Header, NO_DEADLINE};
 use tollfree_wire::spec::MethodSpec;
 
 /// Where an outgoing call is.
@@ -102,11 +103,27 @@ impl Flight {
 impl Call {
     /// The deadline as what is left of it, in µs.
     #[inline]
-    pub fn budget_us(&self, now: u64) -> u32 {
+    fn budget_us(&self, now: u64) -> u32 {
         match self.deadline_ns {
             u64::MAX => NO_DEADLINE,
             deadline => u32::try_from(deadline.saturating_sub(now) / 1000).unwrap_or(NO_DEADLINE),
         }
+    }
+
+    /// The header of its packets, without what is a fragment's own, and unsigned; `None` when it has landed.
+    #[inline]
+    pub fn header(&self, now: u64, id: u64) -> Option<Header> {
+        let window = &self.flight.as_ref()?.window;
+        Some(Header {
+            flags: if self.metadata { FLAG_METADATA } else { 0 },
+            method: self.method,
+            call: id,
+            message_len: message_len(&self.spec, window),
+            fragments: window.fragments() as u16,
+            deadline_us: self.budget_us(now),
+            layout: self.layout,
+            ..Header::new(Kind::Request)
+        })
     }
 
     /// Goes to a session's slot.

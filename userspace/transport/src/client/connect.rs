@@ -60,12 +60,7 @@ impl Transport {
         }
     }
 
-    pub(crate) fn send_hello(
-        &mut self,
-        now: u64,
-        index: u32,
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
-    ) -> Result<(), Blocked> {
+    pub(crate) fn send_hello(&mut self, now: u64, index: u32, out: Out<'_>) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let (route, timer) = (session.route(), session.timer);
         let Some(handshake) = session.client().and_then(Client::handshake) else { return Ok(()) };
@@ -218,7 +213,7 @@ pub(crate) fn send_handshake(
     kind: Kind,
     session: u32,
     body: &[u8],
-    out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+    out: Out<'_>,
 ) -> Result<(), Blocked> {
     let header = Header { session, message_len: body.len() as u32, ..Header::new(kind) };
     out(Transmit { body: Body::Inline(body), ..Transmit::bare(route, &header) })

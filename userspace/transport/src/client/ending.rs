@@ -17,7 +17,7 @@ impl Transport {
 
     /// Ends a call that was answered. The peer's engine may have done so before the call's turn came.
     #[inline]
-    pub(super) fn end_answered(&mut self, now: u64, key: u64, verdict: Verdict) {
+    pub(crate) fn end_answered(&mut self, now: u64, key: u64, verdict: Verdict) {
         match verdict {
             Verdict::Peer { by_engine: true } => self.give_up(now, key),
             _ => self.end_call(now, key),

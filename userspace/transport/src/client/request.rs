@@ -3,32 +3,28 @@
 use super::calls::{Flight, Place};
 use crate::config::Config;
 use crate::event::*;
-use crate::extension::{message_len, order_len};
+use crate::extension::order_len;
 use crate::flow::{Admission, excuse_wait};
 use crate::outbox::Ready;
 use crate::sack::Ack;
 use crate::session::Session;
 use crate::transport::Transport;
 use crate::window::BUNCH;
-use tollfree_wire::header::{FLAG_METADATA, FLAG_WORKING, HEADER_LEN, Header};
-use tollfree_wire::{Code, Kind, Packet, Reason};
+use tollfree_wire::header::{FLAG_WORKING, HEADER_LEN, Header};
+use tollfree_wire::{Code, Packet, Reason};
 use zerocopy::IntoBytes;
 
 /// How long to wait, in ns, before asking again whether there is room.
 const TURNED_BACK_NS: u64 = 5_000_000;
 
 impl Transport {
-    /// Sends what an outgoing call has to send: its request, a few fragments of it, or an ack of its response's.
-    pub(crate) fn send_call(
-        &mut self,
-        now: u64,
-        key: u64,
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
-    ) -> Result<(), Blocked> {
+    /// Sends what an outgoing call has to send: its request, a few fragments of it, or an ack of its response's. A request of
+    /// one packet leaves by [`Transport::send_request`].
+    pub(crate) fn send_call(&mut self, now: u64, key: u64, out: Out<'_>) -> Result<(), Blocked> {
         let Some(call) = self.calls.get_mut(key) else { return Ok(()) };
         let Place::Open { session: index, id } = call.place else { return Ok(()) };
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
-        let budget_us = call.budget_us(now);
+        let Some(header) = call.header(now, id) else { return Ok(()) };
         let Some(flight) = call.flight.as_deref_mut() else { return Ok(()) };
         if flight.ack_due {
             flight.send_ack(now, id, call.response.as_deref_mut(), session, out)?;
@@ -55,18 +51,8 @@ impl Transport {
                 bunch += 1;
             }
             let first = fragment == 0;
-            let mut header = Header {
-                flags: if call.metadata { FLAG_METADATA } else { 0 },
-                flat_len: if first { call.flat_len } else { 0 },
-                method: call.method,
-                call: id,
-                message_len: message_len(&spec, &flight.window),
-                fragment: fragment as u16,
-                fragments: flight.window.fragments() as u16,
-                deadline_us: budget_us,
-                layout: call.layout,
-                ..Header::new(Kind::Request)
-            };
+            let flat_len = if first { call.flat_len } else { 0 };
+            let mut header = Header { flat_len, fragment: fragment as u16, ..header };
             let flat = if first { flight.flat(call.flat_len) } else { &[] };
             session.signer.sign(&mut header, flat);
             let extension = order.as_ref().filter(|_| first).map_or(&[][..], |order| order.as_bytes());
@@ -87,14 +73,19 @@ impl Transport {
                 self.counters.packets_resent += 1;
             }
             session.flow.sent(now, sent.more);
-            if call.first_sent == 0 {
-                (call.first_sent, flight.heard_at) = (now.max(1), now);
-                flight.interval = flight.patience(session, &self.config);
-            }
-            flight.resend_at = now.saturating_add(flight.interval);
+            flight.left(now, &mut call.first_sent, session, &self.config);
         }
+        self.end_turn(now, key, held_back);
+        Ok(())
+    }
+
+    /// A call has sent what it may at the moment.
+    #[inline]
+    pub(crate) fn end_turn(&mut self, now: u64, key: u64, held_back: Admission) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(index) = call.session() else { return };
         call.ready = false;
-        if !spec.is_reliable() && call.first_sent != 0 {
+        if !call.spec.is_reliable() && call.first_sent != 0 {
             self.calls.land(key);
         }
         self.reset_timer(key);
@@ -102,7 +93,6 @@ impl Transport {
             Admission::Now => self.unpark(now, index),
             held_back => self.wait_for_flow(index, held_back),
         }
-        Ok(())
     }
 
     /// Sets a call's timer to what it waits for next.
@@ -235,8 +225,18 @@ impl Transport {
 
 impl Flight {
     /// Bytes of its longest packet, from the base header on.
-    pub(super) fn longest_packet(&self, flat_len: u16) -> usize {
+    pub(crate) fn longest_packet(&self, flat_len: u16) -> usize {
         HEADER_LEN + usize::from(flat_len).next_multiple_of(8) + self.window.longest()
+    }
+
+    /// A packet has left, the call's first if none has at any time.
+    #[inline]
+    pub(crate) fn left(&mut self, now: u64, first_sent: &mut u64, session: &Session, config: &Config) {
+        if *first_sent == 0 {
+            (*first_sent, self.heard_at) = (now.max(1), now);
+            self.interval = self.patience(session, config);
+        }
+        self.resend_at = now.saturating_add(self.interval);
     }
 
     /// How long to wait before sending again.

@@ -13,14 +13,14 @@ use tollfree_wire::maps::WHY_MAX;
 use tollfree_wire::{Code, Packet, Reason};
 
 impl Transport {
-    /// A response, or a fragment of one.
-    pub(crate) fn on_response(
+    /// A response that is not whole in its packet ([`Transport::on_response`]), or of a call that is not open.
+    pub(crate) fn on_other_response(
         &mut self,
         now: u64,
         packet: &Packet<'_>,
-        sink: &mut dyn FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) -> Result<(), Reason> {
-        let &Packet { ref header, flat, body, .. } = packet;
+        let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let client = session.client().ok_or(Reason::WrongKind)?;
         let Some(key) = client.call(header.call) else {
@@ -33,27 +33,11 @@ impl Transport {
             }
             return Err(Reason::StaleCall);
         };
-        let call = self.calls.get_mut(key).ok_or(Reason::StaleCall)?;
-        if call.first_sent == 0 {
+        let sent = self.calls.get_mut(key).is_some_and(|call| call.first_sent != 0);
+        if !sent || header.fragments == 1 {
             return Err(Reason::StaleCall);
         }
-        if header.fragments > 1 {
-            return self.on_response_fragment(now, key, packet, sink);
-        }
-        if let Some(flight) = &call.flight
-            && !flight.resent
-            && !flight.working
-            && flight.window.fragments() == 1
-        {
-            session.answers.sample(now.saturating_sub(call.first_sent));
-            session.path.moved(flight.longest_packet(call.flat_len));
-        }
-        let (token, status) = (call.token, Code::from_wire(header.status));
-        let verdict = Verdict::Peer { by_engine: header.flags & FLAG_ENGINE != 0 };
-        let metadata = header.flags & FLAG_METADATA != 0;
-        sink(Event::Response { token, status, layout: header.layout, flat, metadata, body, verdict });
-        self.end_answered(now, key, verdict);
-        Ok(())
+        self.on_response_fragment(now, key, packet, sink)
     }
 
     fn on_response_fragment(
@@ -61,7 +45,7 @@ impl Transport {
         now: u64,
         key: u64,
         packet: &Packet<'_>,
-        sink: &mut dyn FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) -> Result<(), Reason> {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
@@ -119,12 +103,7 @@ impl Transport {
     }
 
     /// A policy in the peer's driver has refused the call, or answered it (WIRE.md §7).
-    pub(crate) fn on_reject(
-        &mut self,
-        now: u64,
-        packet: &Packet<'_>,
-        sink: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), Reason> {
+    pub(crate) fn on_reject(&mut self, now: u64, packet: &Packet<'_>, sink: Sink<'_>) -> Result<(), Reason> {
         let &Packet { ref header, flat, .. } = packet;
         let client = self.table.get_mut(header.session).and_then(Session::client).ok_or(Reason::WrongKind)?;
         let key = client.call(header.call).ok_or(Reason::StaleCall)?;
@@ -149,7 +128,7 @@ impl Transport {
         index: u32,
         call: u64,
         ack: AckHead,
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+        out: Out<'_>,
     ) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let ack = AckBody::from(ack);
@@ -167,7 +146,7 @@ impl Flight {
         id: u64,
         response: Option<&mut Assembly>,
         session: &mut Session,
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+        out: Out<'_>,
     ) -> Result<(), Blocked> {
         let ack = match response {
             Some(assembly) => assembly.ack(now),

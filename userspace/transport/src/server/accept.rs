@@ -140,7 +140,7 @@ impl Transport {
         now: u64,
         to: Peer,
         (session, epoch, nonce): (u32, u32, [u8; 16]),
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+        out: Out<'_>,
     ) -> Result<(), Blocked> {
         let challenge = Challenge { nonce, cookie: self.secrets.cookie(now, to, session, epoch, &nonce) };
         send_handshake(to.into(), Kind::Challenge, session, challenge.as_bytes(), out)?;
@@ -149,11 +149,7 @@ impl Transport {
         Ok(())
     }
 
-    pub(crate) fn send_welcome(
-        &mut self,
-        index: u32,
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
-    ) -> Result<(), Blocked> {
+    pub(crate) fn send_welcome(&mut self, index: u32, out: Out<'_>) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let (peer, client_index) = (session.peer, session.guard.peer_index);
         let mut message = [0; WELCOME_MAX];
@@ -187,7 +183,7 @@ impl Transport {
         to: Peer,
         session: u32,
         nonce: [u8; 16],
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
+        out: Out<'_>,
     ) -> Result<(), Blocked> {
         let mut welcome = Welcome { nonce, epoch: self.config.epoch, ..Welcome::new_zeroed() };
         welcome.proof = self.secrets.welcome_proof(&welcome, session, &[]);
@@ -197,11 +193,7 @@ impl Transport {
     }
 
     /// Asks a client to open another session for its new calls: this one's are carried as was agreed before.
-    pub(crate) fn send_renew(
-        &mut self,
-        index: u32,
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
-    ) -> Result<(), Blocked> {
+    pub(crate) fn send_renew(&mut self, index: u32, out: Out<'_>) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let mut header = Header { flags: FLAG_RENEW, ..Header::new(Kind::Close) };
         session.signer.sign(&mut header, &[]);

@@ -18,7 +18,7 @@ impl Transport {
         &mut self,
         now: u64,
         packet: &Packet<'_>,
-        sink: &mut dyn FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) -> Result<(), Reason> {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
@@ -82,7 +82,7 @@ impl Transport {
         &mut self,
         now: u64,
         packet: &Packet<'_>,
-        sink: &mut dyn FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) -> Result<(), Reason> {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
@@ -113,7 +113,7 @@ impl Transport {
         now: u64,
         index: u32,
         call: u64,
-        sink: &mut dyn FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) -> Result<(), Reason> {
         let session = self.table.get_mut(index).ok_or(Reason::UnknownSession)?;
         let peer = session.peer;

@@ -23,12 +23,7 @@ pub(crate) struct Turn {
 
 impl Transport {
     /// A request in one packet. Without room to hold it back it is as good as lost, and will be sent again.
-    pub(crate) fn on_ordered(
-        &mut self,
-        now: u64,
-        packet: &Packet<'_>,
-        sink: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), Reason> {
+    pub(crate) fn on_ordered(&mut self, now: u64, packet: &Packet<'_>, sink: Sink<'_>) -> Result<(), Reason> {
         let (order, body) = split_order(packet.body)?;
         self.raise_floor(now, packet, sink);
         let (index, call) = (packet.header.session, packet.header.call);
@@ -56,7 +51,7 @@ impl Transport {
         now: u64,
         index: u32,
         call: u64,
-        sink: &mut dyn FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) -> Result<(), Reason> {
         let session = self.table.get_mut(index).ok_or(Reason::UnknownSession)?;
         let server = session.server().ok_or(Reason::WrongKind)?;
@@ -92,7 +87,7 @@ impl Transport {
     }
 
     /// Takes note of what the client says of the numbers it still wants, in a request that is new or a repetition.
-    pub(crate) fn raise_floor(&mut self, now: u64, packet: &Packet<'_>, sink: &mut dyn FnMut(Event<'_>)) {
+    pub(crate) fn raise_floor(&mut self, now: u64, packet: &Packet<'_>, sink: Sink<'_>) {
         let index = packet.header.session;
         let Ok((Order { floor, .. }, _)) = split_order(packet.body) else { return };
         let Some(server) = self.table.get_mut(index).and_then(Session::server) else { return };
@@ -103,7 +98,7 @@ impl Transport {
     }
 
     /// Delivers what has been held back and whose turn it is.
-    fn release_held(&mut self, now: u64, index: u32, sink: &mut dyn FnMut(Event<'_>)) {
+    fn release_held(&mut self, now: u64, index: u32, sink: Sink<'_>) {
         loop {
             let Some(server) = self.table.get_mut(index).and_then(Session::server) else { return };
             let turn = &mut server.turn;

@@ -9,12 +9,12 @@ use tollfree_wire::header::{FLAG_METADATA, Header};
 use tollfree_wire::{Packet, Reason};
 
 impl Transport {
-    /// A request, or a fragment of one.
-    pub(crate) fn on_request(
+    /// A request that is not simply new and one packet ([`Transport::on_request`]), or a fragment of one.
+    pub(crate) fn on_other_request(
         &mut self,
         now: u64,
         packet: &Packet<'_>,
-        sink: &mut dyn FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) -> Result<(), Reason> {
         let header = &packet.header;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
@@ -71,11 +71,7 @@ impl Transport {
     }
 
     /// Delivers a request that is one packet, to the slot that it has taken.
-    pub(super) fn deliver(
-        &mut self,
-        packet: &Packet<'_>,
-        sink: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), Reason> {
+    pub(crate) fn deliver(&mut self, packet: &Packet<'_>, sink: Sink<'_>) -> Result<(), Reason> {
         let &Packet { ref header, flat, body, .. } = packet;
         let session = self.table.get_mut(header.session).ok_or(Reason::UnknownSession)?;
         let peer = session.peer;

@@ -14,14 +14,9 @@ use tollfree_wire::header::{FLAG_WORKING, Header};
 use tollfree_wire::{Packet, Reason};
 
 impl Transport {
-    /// Sends what a received call has to send: its reply, a few fragments of it, or an ack of its request.
-    pub(crate) fn send_slot(
-        &mut self,
-        now: u64,
-        index: u32,
-        slot: u8,
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
-    ) -> Result<(), Blocked> {
+    /// Sends what a received call has to send: its reply, a few fragments of it, or an ack of its request. A reply of one
+    /// packet leaves by [`Transport::send_reply`].
+    pub(crate) fn send_slot(&mut self, now: u64, index: u32, slot: u8, out: Out<'_>) -> Result<(), Blocked> {
         let Some(session) = self.table.get_mut(index) else { return Ok(()) };
         let timeout = session.ack_timeout(&self.config);
         let Session { peer, signer, flow, end: End::Server(server), .. } = session else {
@@ -150,7 +145,7 @@ impl Transport {
     }
 
     /// A slot's timer: its reply's fragments are lost, or its request's never come.
-    pub(crate) fn on_slot_timer(&mut self, now: u64, index: u32, slot: u8, sink: &mut dyn FnMut(Event<'_>)) {
+    pub(crate) fn on_slot_timer(&mut self, now: u64, index: u32, slot: u8, sink: Sink<'_>) {
         let dead_ns = self.config.dead_ns;
         let Some(session) = self.table.get_mut(index) else { return };
         let Session { flow, path, signer, heard_at: peer_heard_at, end: End::Server(server), .. } = session
@@ -206,13 +201,7 @@ impl Transport {
 
 impl Slot {
     /// Tells the client what has arrived of its request.
-    fn send_ack(
-        &mut self,
-        now: u64,
-        signer: &mut Signer,
-        route: Route,
-        out: &mut dyn FnMut(Transmit<'_>) -> Result<(), Blocked>,
-    ) -> Result<(), Blocked> {
+    fn send_ack(&mut self, now: u64, signer: &mut Signer, route: Route, out: Out<'_>) -> Result<(), Blocked> {
         let working =
             matches!(self.state, State::Held | State::Postponed | State::Running | State::Answering);
         let flags = if working { FLAG_WORKING } else { 0 };
