@@ -24,7 +24,7 @@ pub struct Program {
 }
 
 /// The most values that a handler can keep at a time. Behind their registers come those of constants.
-pub(crate) const SLOTS_MAX: usize = 16;
+pub(crate) const SLOTS_MAX: usize = 64;
 
 impl Program {
     /// `in_xdp` leading elements run in XDP too; writes to the tables of `shared` are noted for it.
