@@ -154,7 +154,7 @@ async fn the_driver_answers_what_the_policy_knows() -> Outcome {
     let response = client.sha256(tollfree::Request::new(request)).await?;
     assert_eq!(response.get_ref().digest, [0; 32], "an answer of zeros");
     let after = world.hosts.server.cli.status()?;
-    assert_eq!(after.xdp("policy_answer"), before.xdp("policy_answer") + 1);
+    assert!(after.xdp("policy_answer") > before.xdp("policy_answer"), "{:?}", after.xdp);
     Ok(())
 }
 
