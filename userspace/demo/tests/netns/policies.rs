@@ -102,7 +102,7 @@ async fn a_policy_that_xdp_cannot_run_at_all_is_judged_in_the_engine() -> Outcom
     // Lines of policies reach the log by and by.
     let written = || std::fs::read_to_string(world.hosts.server.log());
     for _ in 0..100 {
-        if written()?.contains("f() method") {
+        if written()?.contains("mallory") {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
