@@ -123,6 +123,13 @@ pub struct List {
 }
 
 impl List {
+    /// Adds items to one of the lists; says where they are.
+    pub fn append<T>(all: &mut Vec<T>, items: impl IntoIterator<Item = T>) -> List {
+        let at = all.len();
+        all.extend(items);
+        List { at: at as u32, len: (all.len() - at) as u32 }
+    }
+
     #[inline]
     pub fn of<T>(self, all: &[T]) -> &[T] {
         let at = self.at as usize;

@@ -158,13 +158,8 @@ impl Program {
     /// Leads a request past the elements from this place of the group's list on, through the first from this step on.
     fn request(&self, machine: &mut Machine<'_, '_>, from: usize, mut resumed: Option<u32>) {
         let stops = machine.view.group.requests.get(from..).unwrap_or_default();
-        for (at, Stop { element, audit, handler }) in (from..).zip(stops) {
-            machine.element = *element;
-            let end = match (resumed.take(), *handler) {
-                (Some(next), _) => machine.run(next),
-                (None, Handler::Steps(start)) => machine.run(start),
-                (None, Handler::SessionTracker) => track(machine.view.call),
-            };
+        for (at, stop) in (from..).zip(stops) {
+            let end = meet(machine, stop, resumed.take());
             if let End::Ask { next, into, .. } = end {
                 machine.outcome.paused = Some(Box::new(Paused {
                     code: self.code.clone(),
@@ -175,7 +170,7 @@ impl Program {
                     outcome: machine.outcome.clone(),
                 }));
             }
-            if machine.ends(end, *audit) {
+            if machine.ends(end, stop.audit) {
                 break;
             }
         }
@@ -197,11 +192,9 @@ impl Program {
             backend: *backend,
             attempt: *attempt,
         });
-        for Stop { element, audit, handler } in group.responses.get(skipped..).unwrap_or_default() {
-            let Handler::Steps(start) = *handler else { continue };
-            machine.element = *element;
-            let end = machine.run(start);
-            if machine.ends(end, *audit) {
+        for stop in group.responses.get(skipped..).unwrap_or_default() {
+            let end = meet(machine, stop, None);
+            if machine.ends(end, stop.audit) {
                 break;
             }
         }
@@ -232,6 +225,17 @@ impl Program {
         let State { memory, registers, .. } = state;
         let view = View { code: &self.code, group, call, response: None, registers };
         Machine { view, keys: &self.keys, memory, outcome, element: 0 }
+    }
+}
+
+/// Runs an element's handler, from its first step or from the one to go on with.
+#[inline]
+fn meet(machine: &mut Machine<'_, '_>, stop: &Stop, resumed: Option<u32>) -> End {
+    machine.element = stop.element;
+    match (resumed, stop.handler) {
+        (Some(next), _) => machine.run(next),
+        (None, Handler::Steps(start)) => machine.run(start),
+        (None, Handler::SessionTracker) => track(machine.view.call),
     }
 }
 

@@ -113,9 +113,7 @@ impl Compiler<'_> {
             Pattern::Equal(Constant::Number(number)) => Probe::Number(*number),
             Pattern::Equal(Constant::Bytes(bytes)) => Probe::Bytes(self.bytes(bytes)),
             Pattern::OneOf(numbers) => {
-                let at = self.code.numbers.len() as u32;
-                self.code.numbers.extend(numbers);
-                Probe::OneOf(List { at, len: numbers.len() as u32 })
+                Probe::OneOf(List::append(&mut self.code.numbers, numbers.iter().copied()))
             }
             Pattern::Prefix(prefix) => Probe::Prefix(self.bytes(prefix)),
             Pattern::Range { number, from, to } => {

@@ -205,10 +205,7 @@ impl Compiler<'_> {
                 self.code.uses.logs = true;
                 let values: Vec<_> =
                     values.iter().map(|(value, kind)| (self.source(value), kind.clone())).collect();
-                let at = self.code.logged.len() as u32;
-                let len = values.len() as u32;
-                self.code.logged.extend(values);
-                Step::Log(List { at, len })
+                Step::Log(List::append(&mut self.code.logged, values))
             }
         }
     }
@@ -227,10 +224,7 @@ impl Compiler<'_> {
             Exit::Answer(fields) => {
                 let fields: Vec<_> =
                     fields.iter().map(|(field, value)| (narrow(*field), self.source(value))).collect();
-                let at = self.code.answers.len() as u32;
-                let len = fields.len() as u32;
-                self.code.answers.extend(fields);
-                Step::Answer(List { at, len })
+                Step::Answer(List::append(&mut self.code.answers, fields))
             }
             Exit::Retry { max, budget_ppm } => Step::Retry { max: *max, budget_ppm: *budget_ppm },
         }

@@ -10,9 +10,9 @@ use crate::rate;
 use crate::table::{TableKind, ValueType};
 
 impl Compiler<'_> {
-    pub(super) fn keep(&mut self, into: usize, op: &ir::Op) -> Step {
-        let slot = into;
-        let into = into as Register;
+    /// The step that keeps what an operation gives, behind those that load what it is about.
+    pub(super) fn keep(&mut self, slot: usize, op: &ir::Op) -> Step {
+        let into = slot as Register;
         let step = match op {
             ir::Op::Copy(value) if self.is_text(value) => {
                 let room = if let Operand::Field(_) = value { self.room() } else { 0 };
@@ -159,19 +159,13 @@ impl Compiler<'_> {
         match *parts {
             [] => Key::None,
             [(shape, source)] if shape.is_number() => Key::Number(shape, source),
-            _ => {
-                let list = List { at: self.code.parts.len() as u32, len: parts.len() as u32 };
-                self.code.parts.extend(parts);
-                Key::Parts(list)
-            }
+            _ => Key::Parts(List::append(&mut self.code.parts, parts)),
         }
     }
 
     pub(super) fn sources(&mut self, operands: &[Operand]) -> List {
         let sources: Vec<Source> = operands.iter().map(|operand| self.source(operand)).collect();
-        let at = self.code.sources.len() as u32;
-        self.code.sources.extend(&sources);
-        List { at, len: sources.len() as u32 }
+        List::append(&mut self.code.sources, sources)
     }
 
     pub(super) fn source(&mut self, operand: &Operand) -> Source {
@@ -197,8 +191,6 @@ impl Compiler<'_> {
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> List {
-        let at = self.code.bytes.len() as u32;
-        self.code.bytes.extend(bytes);
-        List { at, len: bytes.len() as u32 }
+        List::append(&mut self.code.bytes, bytes.iter().copied())
     }
 }
