@@ -119,7 +119,6 @@ impl Attached {
         // Attaching again replaces the programs without a gap and keeps the policy, so that they are always the ones
         // this daemon was built with.
         let mut attached = Attached::attach(places, name, &how)?;
-        attached.interface.warm_up();
         let mode = attached.view()?.mode;
         match before {
             Some(_) => info!("took over {name}: XDP in {mode} mode, programs replaced, policy kept"),

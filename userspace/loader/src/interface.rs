@@ -4,7 +4,6 @@ use crate::maps::SharedMap;
 use crate::paths::{Pins, remove_file, remove_tree};
 use crate::state::Known;
 use crate::{Error, Mode, Paths, State, bpffs, device};
-use aya::EbpfLoader;
 use libbpf_rs::query::LinkTypeInfo;
 use libbpf_rs::{Link, MapCore, MapFlags};
 use serde::Serialize;
@@ -27,9 +26,8 @@ pub struct Interface {
     pub(crate) sockets: SharedMap,
     pub(crate) stages: SharedMap,
     reasons: SharedMap,
-    /// Made when first needed, then kept: making one reads the kernel's BTF, which takes a hundred times as long as
-    /// loading a policy.
-    pub(crate) loader: Option<EbpfLoader<'static>>,
+    /// Maps that only programs use.
+    others: [SharedMap; 3],
     /// The state file, as last seen.
     pub(crate) known: Option<Known>,
 }
@@ -84,16 +82,17 @@ impl Interface {
             sockets: map(maps::SOCKETS)?,
             stages: map(maps::STAGES)?,
             reasons: map(maps::REASONS)?,
-            loader: None,
+            others: [map(maps::CONFIG)?, map(maps::CALL)?, map(maps::ANSWER)?],
             known: None,
             pins,
         })
     }
 
-    /// Makes what applying a policy needs and takes long to make, so that the first one has effect as soon as the others.
-    pub fn warm_up(&mut self) {
-        let pins = &self.pins;
-        self.loader.get_or_insert_with(|| crate::attach::shared_loader(pins));
+    /// A shared map, by its name.
+    pub(crate) fn shared(&self, name: &str) -> Option<&SharedMap> {
+        let Interface { sessions, peers, layouts, addresses, sockets, stages, reasons, others, .. } = self;
+        let named = [sessions, peers, layouts, addresses, sockets, stages, reasons];
+        named.into_iter().chain(others).find(|map| map.name == name)
     }
 
     /// The interface's name.

@@ -13,6 +13,7 @@ mod capability;
 mod device;
 mod error;
 mod interface;
+mod load;
 mod maps;
 mod object;
 mod own;

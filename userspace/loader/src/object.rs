@@ -1,14 +1,12 @@
 //! What a policy's object is made of, checked before any of it reaches the kernel.
 
 use crate::Error;
-use crate::attach::program;
+use crate::load::Loaded;
 use crate::maps::{Definition, describe};
 use crate::policy::{TableInfo, unusable};
-use aya::Ebpf;
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use libbpf_rs::{MapCore, MapFlags, MapType};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::os::fd::AsRawFd;
 use tollfree_wire::maps::{DECISIONS, GENERATION, SCRATCH};
 use tollfree_wire::session::SESSION_SLOTS;
 
@@ -29,10 +27,8 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// Checks what the object says of its maps against what they will be, since aya takes a pin for what the object says.
-    pub fn check(object: &[u8], tables: &[TableInfo]) -> Result<Object, Error> {
-        // With aya's parser rather than libbpf's, which takes several times as long: policies are swapped under traffic.
-        let parsed = aya_obj::Object::parse(object).map_err(|cause| unusable(crate::error::chain(&cause)))?;
+    /// Checks what the object says of its maps against what they will be: one that is there already is not asked.
+    pub fn check(parsed: &aya_obj::Object, tables: &[TableInfo]) -> Result<Object, Error> {
         let mut found = Object { programs: parsed.programs.keys().cloned().collect(), ..Object::default() };
         found.programs.sort();
         if !found.programs.iter().any(|name| name == PROGRAM) {
@@ -85,15 +81,12 @@ impl Object {
         Ok(())
     }
 
-    /// Fills the slots by which the policy's parts go on in one another. `own` has the pins of the policy's own maps.
-    pub fn join_parts(&self, own: &Path, ebpf: &mut Ebpf) -> Result<(), Error> {
-        let Some(parts) = &self.parts else { return Ok(()) };
-        let map =
-            MapHandle::from_pinned_path(own.join(parts)).map_err(|cause| unusable(format!("{cause:#}")))?;
+    /// Fills the slots by which the policy's parts go on in one another.
+    pub fn join_parts(&self, loaded: &Loaded) -> Result<(), Error> {
+        let Some(map) = self.parts.as_ref().and_then(|parts| loaded.maps.get(parts)) else { return Ok(()) };
         for name in &self.programs {
             let Some(slot) = part(name) else { continue };
-            let fd = program(ebpf, name)?.fd().map_err(|cause| unusable(crate::error::chain(&cause)))?;
-            let fd = fd.as_fd().as_raw_fd();
+            let fd = loaded.program(name)?.as_raw_fd();
             map.update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
                 .map_err(|cause| unusable(format!("its part {name} finds no slot: {cause:#}")))?;
         }

@@ -2,30 +2,11 @@
 //! it.
 
 use crate::Error;
-use crate::object::Object;
 use crate::policy::unusable;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use std::path::Path;
-use tollfree_wire::maps::{DECISIONS, GENERATION};
+use tollfree_wire::maps::DECISIONS;
 use tollfree_wire::session::place;
-
-/// A policy's own maps.
-#[derive(Debug)]
-pub(crate) struct Own {
-    pub decisions: Option<DecisionsMap>,
-}
-
-impl Own {
-    /// Writes the policy's generation where it reads it.
-    pub fn fill(pins: &Path, generation: u64, interface: &str, object: &Object) -> Result<Own, Error> {
-        if object.own.iter().any(|name| name == GENERATION) {
-            let map = MapHandle::from_pinned_path(pins.join(GENERATION))
-                .map_err(|cause| unusable(format!("{cause:#}")))?;
-            set_generation(&map, generation)?;
-        }
-        Ok(Own { decisions: DecisionsMap::open(pins, interface)? })
-    }
-}
 
 /// Writes a policy's generation where it reads it.
 pub(crate) fn set_generation(map: &MapHandle, generation: u64) -> Result<(), Error> {
@@ -41,17 +22,18 @@ pub struct DecisionsMap {
 }
 
 impl DecisionsMap {
+    /// A hold on a map.
+    pub(crate) fn hold(interface: &str, map: &MapHandle) -> Result<DecisionsMap, Error> {
+        let map = MapHandle::try_from(map).map_err(failed(interface, "open"))?;
+        Ok(DecisionsMap { interface: interface.to_owned(), map })
+    }
+
     pub(crate) fn open(pins: &Path, interface: &str) -> Result<Option<DecisionsMap>, Error> {
         let path = pins.join(DECISIONS);
         if !path.exists() {
             return Ok(None);
         }
-        let map = MapHandle::from_pinned_path(&path).map_err(|cause| Error::Map {
-            operation: "open",
-            map: DECISIONS.to_owned(),
-            interface: interface.to_owned(),
-            cause: format!("{cause:#}"),
-        })?;
+        let map = MapHandle::from_pinned_path(&path).map_err(failed(interface, "open"))?;
         Ok(Some(DecisionsMap { interface: interface.to_owned(), map }))
     }
 
@@ -66,12 +48,9 @@ impl DecisionsMap {
     /// Another size than [`DecisionsMap::size`], or the kernel refused the update.
     pub fn set(&self, session: u32, decided: &[u8]) -> Result<(), Error> {
         let value = [&session.to_ne_bytes(), decided].concat();
-        self.map.update(&place(session).to_ne_bytes(), &value, MapFlags::ANY).map_err(|cause| Error::Map {
-            operation: "update",
-            map: DECISIONS.to_owned(),
-            interface: self.interface.clone(),
-            cause: format!("{cause:#}"),
-        })
+        self.map
+            .update(&place(session).to_ne_bytes(), &value, MapFlags::ANY)
+            .map_err(failed(&self.interface, "update"))
     }
 
     /// A second hold on the same map.
@@ -79,12 +58,11 @@ impl DecisionsMap {
     /// # Errors
     /// The process is out of file descriptors.
     pub fn try_clone(&self) -> Result<DecisionsMap, Error> {
-        let map = MapHandle::try_from(&self.map).map_err(|cause| Error::Map {
-            operation: "open",
-            map: DECISIONS.to_owned(),
-            interface: self.interface.clone(),
-            cause: format!("{cause:#}"),
-        })?;
-        Ok(DecisionsMap { interface: self.interface.clone(), map })
+        DecisionsMap::hold(&self.interface, &self.map)
     }
+}
+
+fn failed(interface: &str, operation: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Error {
+    let interface = interface.to_owned();
+    move |cause| Error::Map { operation, map: DECISIONS.to_owned(), interface, cause: format!("{cause:#}") }
 }

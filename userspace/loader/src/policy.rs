@@ -1,21 +1,19 @@
 //! Swapping policies: prepared completely beside the one in force, then put into the slot in one step. The policy
 //! before, and the tables that only it had, are kept for a way back.
 
-use crate::attach::{loaded, program, shared_loader};
+use crate::load::{Loaded, Source, load};
 use crate::object::{Object, PROGRAM};
-use crate::own::{DecisionsMap, Own};
+use crate::own::{DecisionsMap, set_generation};
 use crate::paths::{Pins, remove_file, remove_tree};
 use crate::state::Known;
-use crate::{Error, Interface, State, Table, bpffs, error};
-use aya::Ebpf;
+use crate::{Error, Interface, State, Table, bpffs, error, sys};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ProgramHandle};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use tollfree_wire::maps::Stage;
+use tollfree_wire::maps::{DECISIONS, GENERATION, Stage};
 
 /// A table of a policy, as the kernel sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,13 +54,13 @@ pub struct Prepared {
     state: State,
     /// The tables that come from where those of the policy before are kept.
     revived: Vec<String>,
-    /// Keeps the programs and maps until they are pinned where they belong.
-    ebpf: Ebpf,
+    /// The tables and maps of its own that were made for it, and are to be pinned.
+    fresh: Vec<String>,
+    own: Vec<String>,
+    /// Keeps the programs and maps until they are pinned.
+    loaded: Loaded,
     decisions: Option<DecisionsMap>,
     interface: String,
-    /// Where the tables are until it comes into force.
-    pins: HashMap<String, PathBuf>,
-    staging: Staging,
     _lock: OwnedFd,
 }
 
@@ -88,11 +86,12 @@ impl Prepared {
     /// # Errors
     /// It has no such table.
     pub fn table(&self, name: &str) -> Result<Table, Error> {
-        let Some(pin) = self.pins.get(name) else {
+        let is_table = self.tables.iter().any(|table| table.name == name);
+        let Some(map) = self.loaded.maps.get(name).filter(|_| is_table) else {
             let known = self.tables.iter().map(|table| table.name.clone()).collect();
             return Err(Error::NoTable { interface: self.interface.clone(), table: name.to_owned(), known });
         };
-        Table::open(&self.interface, name, pin)
+        Table::new(&self.interface, name, map)
     }
 }
 
@@ -142,60 +141,52 @@ impl Interface {
         let NewPolicy { object, tables, meta } = new;
         let lock = bpffs::lock(&self.paths.bpffs)?;
         let state = Known::read(&mut self.known, &self.paths, &self.name)?;
-        let shape = Object::check(object, tables)?;
-        let pins = self.pins.clone();
-        for directory in [pins.tables(), pins.before(), pins.own()] {
-            std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
-        }
-        let staging = Staging::create(&pins)?;
-        let own = pins.staged_own();
+        let parsed = aya_obj::Object::parse(object).map_err(|cause| unusable(error::chain(&cause)))?;
+        let shape = Object::check(&parsed, tables)?;
 
-        let loader = self.loader.get_or_insert_with(|| shared_loader(&pins));
+        let mut kept = HashMap::new();
         let mut fresh = Vec::new();
         let mut revived = Vec::new();
-        let mut table_pins = HashMap::new();
         let tables: Vec<TableInfo> =
             tables.iter().filter(|table| shape.kinds.contains_key(&table.name)).cloned().collect();
         for table in &tables {
             let kind = shape.kinds.get(&table.name);
-            let path = if keeps(&pins.tables(), &state.tables, table, kind) {
-                pins.tables().join(&table.name)
-            } else if keeps(&pins.before(), &state.tables_before, table, kind) {
-                revived.push(table.name.clone());
-                pins.before().join(&table.name)
+            let name = table.name.clone();
+            if let Some(map) = keeps(&self.pins.tables(), &state.tables, table, kind) {
+                kept.insert(name, map);
+            } else if let Some(map) = keeps(&self.pins.before(), &state.tables_before, table, kind) {
+                revived.push(name.clone());
+                kept.insert(name, map);
             } else {
-                fresh.push(table);
-                staging.0.join(&table.name)
-            };
-            loader.map_pin_path(intern(&table.name), path.clone());
-            table_pins.insert(table.name.clone(), path);
+                fresh.push(name);
+            }
         }
-        for name in &shape.own {
-            loader.map_pin_path(intern(name), own.join(name));
-        }
-        let mut ebpf = loader.load(object).map_err(|cause| unusable(error::chain(&cause)))?;
-        for table in fresh {
-            fill(&staging.0.join(&table.name), table)?;
+        let loaded = load(parsed, |name| match (self.shared(name), kept.remove(name)) {
+            (Some(shared), _) => Source::Shared(&shared.map),
+            (None, Some(map)) => Source::Kept(map),
+            (None, None) => Source::Fresh,
+        })?;
+        for table in tables.iter().filter(|table| fresh.contains(&table.name)) {
+            fill(&loaded, table)?;
         }
         let generation = state.generation + 1;
-        let Own { decisions } = Own::fill(&own, generation, &self.name, &shape)?;
-        for name in &shape.programs {
-            program(&mut ebpf, name)?;
+        if let Some(map) = loaded.maps.get(GENERATION) {
+            set_generation(map, generation)?;
         }
-        shape.join_parts(&own, &mut ebpf)?;
-        let pin = staging.0.join("policy");
-        loaded(&mut ebpf, PROGRAM)?.pin(&pin).map_err(|cause| unusable(error::chain(&cause)))?;
+        shape.join_parts(&loaded)?;
+        let decisions =
+            loaded.maps.get(DECISIONS).map(|map| DecisionsMap::hold(&self.name, map)).transpose()?;
         Ok(Prepared {
             generation,
             tables,
-            interface: self.name.clone(),
-            pins: table_pins,
             meta: meta.to_owned(),
             state,
             revived,
-            ebpf,
+            fresh,
+            own: shape.own,
+            loaded,
             decisions,
-            staging,
+            interface: self.name.clone(),
             _lock: lock,
         })
     }
@@ -207,12 +198,10 @@ impl Interface {
     /// The kernel or the file system refused. The policy in force before stays so, with its tables.
     pub fn commit(&mut self, prepared: Prepared) -> Result<u64, Error> {
         // The lock comes first and so goes last: what is left of the staging directory goes while it is held.
-        let Prepared { _lock, generation, tables, meta, state, revived, mut ebpf, staging, .. } = prepared;
+        let Prepared { _lock, generation, tables, meta, state, revived, fresh, own, loaded, .. } = prepared;
         // What can still fail is undone.
         let before = self.policy_in_force()?;
-        let policy = program(&mut ebpf, PROGRAM)?;
-        let fd = policy.fd().map_err(|cause| unusable(error::chain(&cause)))?;
-        self.set_policy_slot(Some(fd.as_fd()))?;
+        self.set_policy_slot(Some(loaded.program(PROGRAM)?))?;
         let after = State {
             generation,
             tables: tables.clone(),
@@ -221,14 +210,39 @@ impl Interface {
             policy_before: state.policy,
             ..state
         };
-        if let Err(error) = after.write(&self.paths, &self.name) {
-            // The error that led here is the one to report.
-            drop(self.set_policy_slot(before.as_ref().map(AsFd::as_fd)));
-            return Err(error);
-        }
+        let staged = self.stage(&loaded, &fresh, &own);
+        let staging = staged.and_then(|staging| after.write(&self.paths, &self.name).map(|()| staging));
+        let staging = match staging {
+            Ok(staging) => staging,
+            Err(error) => {
+                // The error that led here is the one to report.
+                drop(self.set_policy_slot(before.as_ref().map(AsFd::as_fd)));
+                return Err(error);
+            }
+        };
         Known::wrote(&mut self.known, &self.paths, &self.name, after);
         self.settle(&tables, &revived, &staging.0)?;
         Ok(generation)
+    }
+
+    /// Pins a policy's program, and the maps that were made for it, beside those that are looked for. It judges already:
+    /// what nothing in the kernel waits for comes after that.
+    fn stage(&self, loaded: &Loaded, tables: &[String], own: &[String]) -> Result<Staging, Error> {
+        let pins = &self.pins;
+        for directory in [pins.tables(), pins.before(), pins.own()] {
+            std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+        }
+        let staging = Staging::create(pins)?;
+        let pin = |object: BorrowedFd<'_>, path: PathBuf| {
+            sys::pin(object, &path).map_err(Error::file("pin to", &path))
+        };
+        pin(loaded.program(PROGRAM)?, staging.0.join("policy"))?;
+        for (names, directory) in [(tables, staging.0.clone()), (own, pins.staged_own())] {
+            for (name, map) in names.iter().filter_map(|name| loaded.maps.get_key_value(name)) {
+                pin(map.as_fd(), directory.join(name))?;
+            }
+        }
+        Ok(staging)
     }
 
     /// The program in force. `None`: there is none.
@@ -331,25 +345,28 @@ fn names(directory: &Path) -> Result<Vec<String>, Error> {
     Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 
-/// Whether the pinned table has the type that the new policy wants, so that its entries stay. `known` are the tables
+/// The pinned table, if it has the type that the new policy wants, so that its entries stay. `known` are the tables
 /// whose pins the directory has.
-fn keeps(directory: &Path, known: &[TableInfo], table: &TableInfo, kind: Option<&MapType>) -> bool {
+fn keeps(
+    directory: &Path,
+    known: &[TableInfo],
+    table: &TableInfo,
+    kind: Option<&MapType>,
+) -> Option<MapHandle> {
     let TableInfo { name, key_size, value_size, capacity, meaning, initial: _ } = table;
-    let same_meaning = known.iter().any(|old| old.name == *name && old.meaning == *meaning);
-    same_meaning
-        && MapHandle::from_pinned_path(directory.join(name)).is_ok_and(|map| {
-            kind.is_none_or(|kind| map.map_type() == *kind)
-                && (map.key_size(), map.value_size(), map.max_entries())
-                    == (*key_size, *value_size, *capacity)
-        })
+    known.iter().find(|old| old.name == *name && old.meaning == *meaning)?;
+    let map = MapHandle::from_pinned_path(directory.join(name)).ok()?;
+    let same = kind.is_none_or(|kind| map.map_type() == *kind)
+        && (map.key_size(), map.value_size(), map.max_entries()) == (*key_size, *value_size, *capacity);
+    same.then_some(map)
 }
 
 /// Gives a new cell its first value.
-fn fill(pin: &Path, table: &TableInfo) -> Result<(), Error> {
+fn fill(loaded: &Loaded, table: &TableInfo) -> Result<(), Error> {
+    let Some(map) = loaded.maps.get(&table.name) else { return Ok(()) };
     if table.initial.iter().all(|byte| *byte == 0) {
         return Ok(());
     }
-    let map = MapHandle::from_pinned_path(pin).map_err(|cause| unusable(format!("{cause:#}")))?;
     map.update(&0u32.to_ne_bytes(), &table.initial, MapFlags::ANY).map_err(|cause| {
         unusable(format!("its cell {} cannot be given its first value: {cause:#}", table.name))
     })
@@ -357,18 +374,4 @@ fn fill(pin: &Path, table: &TableInfo) -> Result<(), Error> {
 
 pub(crate) fn unusable(cause: String) -> Error {
     Error::Object { object: "the policy object".to_owned(), cause }
-}
-
-/// A table's name for as long as the process lives: the loader, which is kept, wants to borrow it that long. Names
-/// come from policies that an operator wrote, so there are few, and each is kept once.
-fn intern(name: &str) -> &'static str {
-    static NAMES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
-    let mut names = NAMES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let names = names.get_or_insert_with(HashSet::new);
-    if let Some(known) = names.get(name) {
-        return known;
-    }
-    let name: &'static str = Box::leak(name.to_owned().into_boxed_str());
-    names.insert(name);
-    name
 }

@@ -1,34 +1,114 @@
-//! The two BPF commands that neither library offers: getting hold of another process's link and detaching it.
+//! BPF commands that the libraries do not offer in safe Rust.
 
+use crate::Error;
+use crate::policy::unusable;
+use aya_obj::Function;
+use libbpf_rs::libbpf_sys::{
+    BPF_PROG_TYPE_XDP, BPF_XDP, bpf_btf_load, bpf_insn, bpf_link_detach, bpf_link_get_fd_by_id, bpf_obj_pin,
+    bpf_prog_load, bpf_prog_load_opts,
+};
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::null_mut;
 
-const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
-const BPF_LINK_DETACH: libc::c_long = 34;
+/// Bytes of the verifier's log that are kept at most.
+const LOG_MAX: usize = 16 << 20;
 
-/// The head of `union bpf_attr` as far as these commands read it.
-#[repr(C)]
-struct Attributes {
-    first: u32,
-    rest: [u32; 3],
-}
-
-fn bpf(command: libc::c_long, first: u32) -> io::Result<libc::c_long> {
-    let attributes = Attributes { first, rest: [0; 3] };
-    // SAFETY: the kernel reads as many bytes of the struct as it is told, and writes none for these commands.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attributes, size_of::<Attributes>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+fn opened(result: i32) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
 /// Opens the link with this id.
 pub(crate) fn link_by_id(id: u32) -> io::Result<OwnedFd> {
-    let fd = bpf(BPF_LINK_GET_FD_BY_ID, id)?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    // SAFETY: it takes a number and reads no memory of ours.
+    opened(unsafe { bpf_link_get_fd_by_id(id) })
 }
 
 /// Detaches a link, whoever else holds it.
 pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
-    bpf(BPF_LINK_DETACH, link.as_raw_fd() as u32).map(|_| ())
+    // SAFETY: the descriptor is open, and no memory of ours is read.
+    done(unsafe { bpf_link_detach(link.as_raw_fd()) })
+}
+
+/// Pins a program or a map.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path ends with a NUL and lives until the call returns.
+    done(unsafe { bpf_obj_pin(object.as_raw_fd(), path.as_ptr()) })
+}
+
+/// Loads an object's types.
+pub(crate) fn btf_load(types: &[u8]) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads as many bytes as it is told, which are there; without options it writes none.
+    opened(unsafe { bpf_btf_load(types.as_ptr().cast(), types.len() as u64, null_mut()) })
+}
+
+/// An XDP program to be loaded.
+pub(crate) struct NewProgram<'a> {
+    pub name: &'a str,
+    pub license: &'a CStr,
+    /// Its instructions, with the maps' descriptors in them, and the lines that they come from.
+    pub code: &'a Function,
+    /// The types that the lines refer to.
+    pub btf: Option<BorrowedFd<'a>>,
+}
+
+/// Loads an XDP program.
+///
+/// # Errors
+/// The kernel refuses it: with the verifier's log, for which libbpf loads it once more.
+pub(crate) fn xdp_load(new: &NewProgram<'_>) -> Result<OwnedFd, Error> {
+    let NewProgram { name, license, code, btf } = *new;
+    let c_name = CString::new(name).map_err(|cause| unusable(cause.to_string()))?;
+    let (functions, lines) = (code.func_info.func_info_bytes(), code.line_info.line_info_bytes());
+    // Touched only where there is something to say.
+    let mut log = vec![0; LOG_MAX];
+    let mut options = bpf_prog_load_opts {
+        sz: size_of::<bpf_prog_load_opts>() as u64,
+        // Programs that call each other's tails must have the same.
+        expected_attach_type: BPF_XDP,
+        log_buf: log.as_mut_ptr().cast(),
+        log_size: LOG_MAX as u32,
+        ..bpf_prog_load_opts::default()
+    };
+    if let Some(btf) = btf {
+        options.prog_btf_fd = btf.as_raw_fd() as u32;
+        options.func_info = functions.as_ptr().cast();
+        options.func_info_cnt = code.func_info.len() as u32;
+        options.func_info_rec_size = code.func_info_rec_size as u32;
+        options.line_info = lines.as_ptr().cast();
+        options.line_info_cnt = code.line_info.len() as u32;
+        options.line_info_rec_size = code.line_info_rec_size as u32;
+    }
+    const { assert!(size_of::<bpf_insn>() == 8) };
+    let instructions: *const bpf_insn = code.instructions.as_ptr().cast();
+    let count = code.instructions.len() as u64;
+    // SAFETY: name and licence end with a NUL; instructions, both records and the log are as long as the kernel is told,
+    // the instructions of either library are the kernel's eight bytes each, and all live until the call returns.
+    let result = unsafe {
+        bpf_prog_load(
+            BPF_PROG_TYPE_XDP,
+            c_name.as_ptr(),
+            license.as_ptr(),
+            instructions,
+            count,
+            &raw mut options,
+        )
+    };
+    opened(result).map_err(|cause| {
+        let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+        let log = String::from_utf8_lossy(&log[..end]).into_owned();
+        Error::Verifier { program: name.to_owned(), cause: cause.to_string(), log }
+    })
+}
+
+fn done(result: i32) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

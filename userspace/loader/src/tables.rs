@@ -3,7 +3,6 @@
 use crate::maps::SharedMap;
 use crate::{Error, Interface};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
-use std::path::Path;
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -123,8 +122,8 @@ pub(crate) fn sum(values: Vec<Vec<u8>>) -> Vec<u8> {
 pub struct Table(SharedMap);
 
 impl Table {
-    pub(crate) fn open(interface: &str, name: &str, pin: &Path) -> Result<Table, Error> {
-        let map = MapHandle::from_pinned_path(pin).map_err(|cause| Error::Map {
+    pub(crate) fn new(interface: &str, name: &str, map: &MapHandle) -> Result<Table, Error> {
+        let map = MapHandle::try_from(map).map_err(|cause| Error::Map {
             operation: "open",
             map: name.to_owned(),
             interface: interface.to_owned(),
