@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tollfree_schema::Manifest;
 
-/// A command to the daemon.
+/// A command to the daemon. What it does comes first and what it needs after that, so that a long request is read without
+/// being kept in between.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "op", content = "with", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Report: a [`DaemonView`].
     Status,

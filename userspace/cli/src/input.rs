@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use tollfree_policy::{Compiled, Diagnostics, Options, Source};
+use tollfree_policy::{Compiled, Diagnostics, Options, Parsed, Source};
 use tollfree_schema::{Error as SchemaError, Manifest};
 
 /// The schema in these `.proto` files.
@@ -86,12 +86,17 @@ impl Policy {
         Ok(Policy { name: file.display().to_string(), text, manifest })
     }
 
+    /// Its text, read.
+    pub fn parsed(&self) -> Parsed<'_> {
+        Parsed::of(&Source { name: &self.name, text: &self.text })
+    }
+
     /// Compiles it.
     ///
     /// # Errors
     /// Every mistake, with its place.
     pub fn compile(&self, options: Options<'_>) -> Result<Compiled, Diagnostics> {
-        tollfree_policy::compile(&Source { name: &self.name, text: &self.text }, &self.manifest, options)
+        self.parsed().compile(&self.manifest, options)
     }
 
     /// Compiles it for every side that is asked for, or that it has chains for, as [`Policy::compile_or_show`] does.
@@ -127,7 +132,7 @@ impl Policy {
         if let Some(side) = asked {
             return vec![Some(compiler_side(side))];
         }
-        let found = tollfree_policy::sides(&Source { name: &self.name, text: &self.text });
+        let found = self.parsed().sides();
         if found.is_empty() { vec![None] } else { found.into_iter().map(Some).collect() }
     }
 

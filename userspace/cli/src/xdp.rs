@@ -118,7 +118,7 @@ impl Attached {
         let before = find(places, name)?;
         // Attaching again replaces the programs without a gap and keeps the policy, so that they are always the ones
         // this daemon was built with.
-        let mut attached = Attached::attach(places, name, &how)?;
+        let attached = Attached::attach(places, name, &how)?;
         let mode = attached.view()?.mode;
         match before {
             Some(_) => info!("took over {name}: XDP in {mode} mode, programs replaced, policy kept"),

@@ -1,7 +1,6 @@
 //! BPF commands that the libraries do not offer in safe Rust.
 
 use crate::Error;
-use crate::policy::unusable;
 use aya_obj::Function;
 use libbpf_rs::libbpf_sys::{
     BPF_PROG_TYPE_XDP, BPF_XDP, bpf_btf_load, bpf_insn, bpf_link_detach, bpf_link_get_fd_by_id, bpf_obj_pin,
@@ -63,19 +62,26 @@ pub(crate) struct NewProgram<'a> {
 /// Loads an XDP program.
 ///
 /// # Errors
-/// The kernel refuses it: with the verifier's log, for which libbpf loads it once more.
+/// The kernel refuses it: with the verifier's log, for which it is loaded once more.
 pub(crate) fn xdp_load(new: &NewProgram<'_>) -> Result<OwnedFd, Error> {
+    try_load(new, &mut []).map_err(|cause| {
+        let mut log = vec![0; LOG_MAX];
+        // The first error is the one to report.
+        drop(try_load(new, &mut log));
+        let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+        let log = String::from_utf8_lossy(&log[..end]).into_owned();
+        Error::Verifier { program: new.name.to_owned(), cause: cause.to_string(), log }
+    })
+}
+
+fn try_load(new: &NewProgram<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     let NewProgram { name, license, code, btf } = *new;
-    let c_name = CString::new(name).map_err(|cause| unusable(cause.to_string()))?;
+    let name = CString::new(name)?;
     let (functions, lines) = (code.func_info.func_info_bytes(), code.line_info.line_info_bytes());
-    // Touched only where there is something to say.
-    let mut log = vec![0; LOG_MAX];
     let mut options = bpf_prog_load_opts {
         sz: size_of::<bpf_prog_load_opts>() as u64,
         // Programs that call each other's tails must have the same.
         expected_attach_type: BPF_XDP,
-        log_buf: log.as_mut_ptr().cast(),
-        log_size: LOG_MAX as u32,
         ..bpf_prog_load_opts::default()
     };
     if let Some(btf) = btf {
@@ -87,25 +93,25 @@ pub(crate) fn xdp_load(new: &NewProgram<'_>) -> Result<OwnedFd, Error> {
         options.line_info_cnt = code.line_info.len() as u32;
         options.line_info_rec_size = code.line_info_rec_size as u32;
     }
+    if !log.is_empty() {
+        options.log_level = 1;
+        options.log_buf = log.as_mut_ptr().cast();
+        options.log_size = log.len() as u32;
+    }
     const { assert!(size_of::<bpf_insn>() == 8) };
     let instructions: *const bpf_insn = code.instructions.as_ptr().cast();
     let count = code.instructions.len() as u64;
     // SAFETY: name and licence end with a NUL; instructions, both records and the log are as long as the kernel is told,
     // the instructions of either library are the kernel's eight bytes each, and all live until the call returns.
-    let result = unsafe {
+    opened(unsafe {
         bpf_prog_load(
             BPF_PROG_TYPE_XDP,
-            c_name.as_ptr(),
+            name.as_ptr(),
             license.as_ptr(),
             instructions,
             count,
             &raw mut options,
         )
-    };
-    opened(result).map_err(|cause| {
-        let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-        let log = String::from_utf8_lossy(&log[..end]).into_owned();
-        Error::Verifier { program: name.to_owned(), cause: cause.to_string(), log }
     })
 }
 

@@ -89,7 +89,7 @@ impl std::fmt::Display for Diagnostics {
 impl std::error::Error for Diagnostics {}
 
 /// Collects mistakes while a policy is compiled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sink<'a> {
     name: &'a str,
     text: &'a str,

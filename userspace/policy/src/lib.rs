@@ -118,20 +118,63 @@ pub fn compile(
     schema: &Manifest,
     options: Options<'_>,
 ) -> Result<Compiled, Diagnostics> {
-    let Source { name, text } = *source;
-    let Options { side, xdp, interface, clock } = options;
-    let mut sink = diagnostics::Sink::new(name, text);
-    let file = parse::parse(text, &mut sink);
-    let check::Checked { policy, transport, notes } =
-        check::check(&file, schema, check::Target { side, interface }, &mut sink);
-    sink.finish()?;
+    Parsed::of(source).compile(schema, options)
+}
 
+/// The sides that a policy has chains for: none where it has mistakes that keep it from being read.
+pub fn sides(source: &Source<'_>) -> Vec<Side> {
+    Parsed::of(source).sides()
+}
+
+/// A policy, read but not understood yet: what is compiled for both sides is read once.
+#[derive(Debug)]
+pub struct Parsed<'a> {
+    source: Source<'a>,
+    file: ast::File,
+    mistakes: diagnostics::Sink<'a>,
+}
+
+impl<'a> Parsed<'a> {
+    /// Reads a policy; its mistakes are told by [`Parsed::compile`], along with those that are found later.
+    pub fn of(source: &Source<'a>) -> Parsed<'a> {
+        let mut mistakes = diagnostics::Sink::new(source.name, source.text);
+        let file = parse::parse(source.text, &mut mistakes);
+        Parsed { source: *source, file, mistakes }
+    }
+
+    /// As [`sides`] says.
+    pub fn sides(&self) -> Vec<Side> {
+        if self.mistakes.count() > 0 { Vec::new() } else { check::sides(&self.file) }
+    }
+
+    /// As [`compile`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compile(&self, schema: &Manifest, options: Options<'_>) -> Result<Compiled, Diagnostics> {
+        let Options { side, xdp, interface, clock } = options;
+        let mut sink = self.mistakes.clone();
+        let checked = check::check(&self.file, schema, check::Target { side, interface }, &mut sink);
+        sink.finish()?;
+        Ok(assemble(checked, schema, &self.source, xdp, clock))
+    }
+}
+
+/// Places what was understood, and emits it.
+fn assemble(
+    checked: check::Checked,
+    schema: &Manifest,
+    source: &Source<'_>,
+    xdp: bool,
+    clock: Clock,
+) -> Compiled {
+    let check::Checked { policy, transport, notes } = checked;
     let plan = place::plan(policy, schema, xdp, clock, source);
     let place::Plan { policy, emitted, elements, in_xdp, decisions, homes } = plan;
     let groups = policy.groups(schema);
     let instructions = emitted.as_ref().map_or(0, |emitted| emitted.instructions);
     let explain = Explain {
-        file: name.to_owned(),
+        file: source.name.to_owned(),
         side: policy.side,
         elements,
         instructions,
@@ -142,7 +185,7 @@ pub fn compile(
     let both = homes.iter().enumerate().filter(|(_, home)| **home == Home::Both);
     let shared: Vec<usize> = both.map(|(at, _)| at).collect();
     let (object, listing) = emitted.map(|emitted| (emitted.object, emitted.listing)).unzip();
-    Ok(Compiled {
+    Compiled {
         side: policy.side,
         tables: policy.tables.clone(),
         object,
@@ -156,7 +199,7 @@ pub fn compile(
         homes,
         needs: needs::of(&policy),
         chances: effects::chances(&policy),
-    })
+    }
 }
 
 /// The object's programs as readable assembly, with the elements and lines of the policy that the instructions come from.
@@ -166,16 +209,6 @@ pub fn emit_asm(compiled: &Compiled) -> String {
         Some(listing) => listing.print(),
         None => "; nothing of this policy runs in XDP\n".to_owned(),
     }
-}
-
-/// The sides that a policy has chains for: none where it has mistakes that keep it from being read.
-pub fn sides(source: &Source<'_>) -> Vec<Side> {
-    let mut sink = diagnostics::Sink::new(source.name, source.text);
-    let file = parse::parse(source.text, &mut sink);
-    if sink.count() > 0 {
-        return Vec::new();
-    }
-    check::sides(&file)
 }
 
 /// A policy in its canonical layout, comments kept: formatting it again changes nothing, and it means the same.
@@ -194,8 +227,7 @@ pub fn format(source: &Source<'_>) -> Result<String, Diagnostics> {
 /// # Errors
 /// Those of [`compile`].
 pub fn emit_ir(source: &Source<'_>, schema: &Manifest, options: Options<'_>) -> Result<String, Diagnostics> {
-    let mut sink = diagnostics::Sink::new(source.name, source.text);
-    let file = parse::parse(source.text, &mut sink);
+    let Parsed { file, mistakes: mut sink, .. } = Parsed::of(source);
     let Options { side, interface, .. } = options;
     let checked = check::check(&file, schema, check::Target { side, interface }, &mut sink);
     sink.finish()?;

@@ -24,7 +24,7 @@ use record::{InXdp, Kept};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use tollfree_engine::{Below, Command, Handle};
-use tollfree_policy::{Compiled, Home, MethodTransport, Options, Source};
+use tollfree_policy::{Compiled, Home, MethodTransport, Options, Parsed};
 use tracing::{error, info};
 
 /// A policy in force, for reports.
@@ -100,7 +100,7 @@ impl Policies {
         self.xdp.as_ref()
     }
 
-    fn compile(&self, policy: &Policy, at: Side) -> Result<Compiled> {
+    fn compile(&self, policy: &Policy, parsed: &Parsed<'_>, at: Side) -> Result<Compiled> {
         let interface = self.xdp.as_ref().map(Attached::interface);
         let options = Options {
             side: Some(compiler_side(at)),
@@ -108,7 +108,7 @@ impl Policies {
             interface,
             ..Options::default()
         };
-        policy.compile(options).map_err(refused)
+        parsed.compile(&policy.manifest, options).map_err(refused)
     }
 
     /// Puts a policy in force: its chains for the side asked for, else for every side that it has chains for. On failure
@@ -119,16 +119,16 @@ impl Policies {
     /// stopped.
     pub async fn apply(&mut self, policy: &Policy, at: Option<Side>) -> Result<Vec<Applied>> {
         let mut sides: Vec<Side> = at.into_iter().collect();
+        let parsed = policy.parsed();
         if sides.is_empty() {
-            let source = Source { name: &policy.name, text: &policy.text };
-            sides.extend(tollfree_policy::sides(&source).into_iter().map(own_side));
+            sides.extend(parsed.sides().into_iter().map(own_side));
         }
         if sides.is_empty() {
             sides.push(Side::Server);
         }
         let mut compiled = Vec::new();
         for at in sides {
-            compiled.push((at, self.compile_needed(policy, at)?));
+            compiled.push((at, self.compile_needed(policy, &parsed, at)?));
         }
         self.apply_compiled(policy, &compiled).await
     }
@@ -166,8 +166,8 @@ impl Policies {
     }
 
     /// Compiles a policy that this daemon can honour.
-    fn compile_needed(&self, policy: &Policy, at: Side) -> Result<Compiled> {
-        let compiled = self.compile(policy, at)?;
+    fn compile_needed(&self, policy: &Policy, parsed: &Parsed<'_>, at: Side) -> Result<Compiled> {
+        let compiled = self.compile(policy, parsed, at)?;
         needs::check(&policy.name, &compiled, &self.keys).map_err(refused)?;
         Ok(compiled)
     }
@@ -215,7 +215,7 @@ impl Policies {
     pub async fn rollback(&mut self, at: Side) -> Result<Option<Applied>> {
         match self.record.side(at).before.clone() {
             Some(policy) => {
-                let compiled = [(at, self.compile_needed(&policy, at)?)];
+                let compiled = [(at, self.compile_needed(&policy, &policy.parsed(), at)?)];
                 Ok(self.apply_compiled(&policy, &compiled).await?.pop())
             }
             None if self.in_force(at).is_some() => {

@@ -65,7 +65,7 @@ impl Policies {
             Some(policy) => {
                 self.carry_methods(at, Vec::new()).await?;
                 self.resume_transport(at).await?;
-                let compiled = self.compile_needed(&policy, at)?;
+                let compiled = self.compile_needed(&policy, &policy.parsed(), at)?;
                 self.judge(&policy, at, &compiled).await.map(drop)
             }
             None => {
@@ -78,7 +78,7 @@ impl Policies {
     /// Has methods carried as they were. No call is refused for the lack of it: they are carried as by default then.
     async fn resume_transport(&mut self, at: Side) -> Result<()> {
         let Some(policy) = self.record.side(at).transport.clone() else { return Ok(()) };
-        match self.compile(&policy, at) {
+        match self.compile(&policy, &policy.parsed(), at) {
             Ok(compiled) => {
                 self.carry(at, &compiled).await?;
                 if compiled.explain.elements.is_empty() {
@@ -150,7 +150,7 @@ impl Policies {
     /// by all of it.
     async fn resume_below(&mut self, policy: &Policy, generation: u64) -> Result<()> {
         let at = Side::Server;
-        let compiled = self.compile_needed(policy, at)?;
+        let compiled = self.compile_needed(policy, &policy.parsed(), at)?;
         self.carry(at, &compiled).await?;
         // What the program leaves to an engine, and what was decided for its sessions, is this compiler's business: so is
         // the program.
@@ -170,7 +170,7 @@ impl Policies {
     /// Puts a side's policy in force again, or closes the side.
     async fn resume_side(&mut self, at: Side, policy: &Policy) -> Result<()> {
         let name = &policy.name;
-        let judged = match self.compile_needed(policy, at) {
+        let judged = match self.compile_needed(policy, &policy.parsed(), at) {
             Ok(compiled) => match self.judge(policy, at, &compiled).await {
                 Ok(applied) => self.restore_entries(at, &compiled).await.map(|()| applied),
                 Err(error) => Err(error),

@@ -4,7 +4,7 @@
 use crate::stage::Stage;
 use crate::tables::table;
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -80,8 +80,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let schema = source_root().join("schemas/hash.proto");
     let compiled = execute(Command::new(programs.path("tollfree")).args(["schema", "compile"]).arg(&schema))?;
     let manifest: Value = serde_json::from_slice(&compiled.stdout).context("the schema is no JSON")?;
+    let manifest = manifest.to_string();
     let mut daemon = Admin::connect(&hosts.server.cli.state.join("admin.sock"))?;
-    daemon.apply(&policy(0), &manifest)?;
+    daemon.apply(&request(0, &manifest)?)?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket = hosts.client.app_socket();
@@ -97,13 +98,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let mut apply_us = Vec::new();
         for version in 1..=options.swaps {
             interrupt::check()?;
+            let request = request(version, &manifest)?;
+            let mut admin = daemon;
             let given = Instant::now();
             state.swaps.borrow_mut().push(Swap { given, done: None });
-            let text = policy(version);
-            let (manifest, mut admin) = (manifest.clone(), daemon);
             // The daemon's answer is waited for elsewhere: calls go on meanwhile.
-            let answered =
-                tokio::task::spawn_blocking(move || (admin.apply(&text, &manifest), admin)).await?;
+            let answered = tokio::task::spawn_blocking(move || (admin.apply(&request), admin)).await?;
             daemon = answered.1;
             answered.0?;
             if let Some(swap) = state.swaps.borrow_mut().last_mut() {
@@ -190,6 +190,13 @@ async fn call(channel: Channel, mallory: bool, state: Rc<State>) -> Result<()> {
     Ok(())
 }
 
+/// What `tollfree policy apply` sends to a daemon, to put a version in force.
+fn request(version: usize, manifest: &str) -> Result<String> {
+    let text = serde_json::to_string(&policy(version))?;
+    let with = format!(r#"{{"name":"swap.policy","text":{text},"manifest":{manifest},"at":null}}"#);
+    Ok(format!(r#"{{"op":"policy_apply","with":{with}}}"#) + "\n")
+}
+
 /// A connection to a daemon's socket for commands: what `tollfree policy apply` does, without starting a program each time.
 struct Admin(BufReader<UnixStream>);
 
@@ -200,11 +207,8 @@ impl Admin {
         Ok(Admin(BufReader::new(stream)))
     }
 
-    fn apply(&mut self, text: &str, manifest: &Value) -> Result<()> {
-        let request = json!({
-            "op": "policy_apply", "name": "swap.policy", "text": text, "manifest": manifest, "at": null,
-        });
-        self.0.get_mut().write_all(format!("{request}\n").as_bytes())?;
+    fn apply(&mut self, request: &str) -> Result<()> {
+        self.0.get_mut().write_all(request.as_bytes())?;
         let mut answer = String::new();
         self.0.read_line(&mut answer)?;
         let answer: Value = serde_json::from_str(&answer).context("the daemon's answer is no JSON")?;
