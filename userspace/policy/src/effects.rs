@@ -259,6 +259,20 @@ fn table_name(policy: &Policy, table: usize) -> Option<String> {
     policy.tables.get(table).map(|table| table.name.clone())
 }
 
+/// How often statements read each slot.
+pub(crate) fn slot_reads(block: &[Statement]) -> Vec<usize> {
+    let mut reads = Vec::new();
+    visit(block, &mut |node| {
+        if let Node::Operand(Operand::Slot(slot)) = node {
+            if reads.len() <= *slot {
+                reads.resize(slot + 1, 0);
+            }
+            reads[*slot] += 1;
+        }
+    });
+    reads
+}
+
 /// Shows every part of the statements, in their order.
 pub(crate) fn visit<'a>(block: &'a [Statement], see: &mut dyn FnMut(Node<'a>)) {
     for Statement { span: _, action } in block {

@@ -1,6 +1,7 @@
 //! A small assembler for eBPF: instructions with labels, and the places where maps are named.
 
 mod disassembly;
+mod tidy;
 
 use crate::diagnostics::Span;
 
@@ -141,15 +142,15 @@ struct LabelState {
 }
 
 /// A program under construction. What no instruction before it leads to is left out, for the verifier refuses programs
-/// with code that nothing reaches.
+/// with code that nothing reaches. Jumps go forwards only.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
     /// Nothing leads here: the last instruction was a jump or an exit, and no label has been bound since.
     closed: bool,
     insns: Vec<Insn>,
     labels: Vec<LabelState>,
-    /// Where the last label was bound.
-    last_bound: Option<usize>,
+    /// Instructions for the sake of one register.
+    set_up: Option<tidy::SetUp>,
     /// Jumps, and where they go.
     jumps: Vec<(usize, Label)>,
     /// Instructions that load a map's address, and the map's index.
@@ -158,7 +159,7 @@ pub(super) struct Assembler {
     lines: Vec<(usize, Span)>,
 }
 
-/// A finished program.
+/// A finished program. Instructions are where they were, or further ahead: see [`Code::moved`].
 #[derive(Debug)]
 pub(super) struct Code {
     pub bytes: Vec<u8>,
@@ -166,6 +167,8 @@ pub(super) struct Code {
     pub maps: Vec<(u64, usize)>,
     /// Instruction index and source, with rising indices.
     pub lines: Vec<(usize, Span)>,
+    /// By the place of an instruction while the program was made: where it is now, or the next one that was not left out.
+    pub moved: Vec<usize>,
 }
 
 impl Assembler {
@@ -174,20 +177,15 @@ impl Assembler {
         Label(self.labels.len() - 1)
     }
 
-    /// The label is here. A jump right before it that would only go here is taken back.
+    /// The label is here.
     pub(super) fn bind(&mut self, label: Label) {
-        if let Some((at, target)) = self.jumps.last().copied()
-            && target == label
-            && at + 1 == self.insns.len()
-            && self.insns[at].opcode == JA
-            && self.last_bound != Some(self.insns.len())
-        {
-            self.jumps.pop();
-            self.insns.pop();
-        }
         self.labels[label.0].at = Some(self.insns.len());
-        self.last_bound = Some(self.insns.len());
         self.closed &= !self.is_referenced(label);
+    }
+
+    /// All instructions so far, from `start` on, only set up this register: they are left out where nothing else uses it.
+    pub(super) fn set_up(&mut self, register: Reg, start: usize) {
+        self.set_up = Some(tidy::SetUp { register, at: start..self.insns.len() });
     }
 
     /// Whether any jump has gone to this label.
@@ -207,15 +205,9 @@ impl Assembler {
 
     /// What follows comes from this part of the source.
     pub(super) fn line(&mut self, span: &Span) {
-        if self.closed {
-            return;
+        if !self.closed {
+            self.lines.push((self.insns.len(), span.clone()));
         }
-        let here = self.insns.len();
-        // An instruction has one line; jumps that were taken back may have left lines that begin here or later.
-        while self.lines.last().is_some_and(|(at, _)| *at >= here) {
-            self.lines.pop();
-        }
-        self.lines.push((here, span.clone()));
     }
 
     fn push(&mut self, opcode: u8, dst: Reg, src: Reg, offset: i16, immediate: i32) {
@@ -336,22 +328,33 @@ impl Assembler {
 
     /// Fills in the jumps.
     pub(super) fn finish(self) -> Result<Code, TooFar> {
-        let Assembler { mut insns, labels, closed: _, last_bound: _, jumps, maps, lines } = self;
+        let Assembler { insns, labels, closed: _, jumps, maps, lines, set_up } = self;
+        let mut targets = vec![None; insns.len()];
         for (from, label) in jumps {
-            let to = labels.get(label.0).and_then(|state| state.at).ok_or(TooFar)?;
-            let distance =
-                i64::try_from(to).map_err(|_| TooFar)? - i64::try_from(from).map_err(|_| TooFar)? - 1;
-            insns[from].offset = i16::try_from(distance).map_err(|_| TooFar)?;
+            targets[from] = Some(labels.get(label.0).and_then(|state| state.at).ok_or(TooFar)?);
         }
+        let tidy::Tidy { targets, kept, moved } = tidy::tidy(&insns, targets, set_up.as_ref())?;
         let mut bytes = Vec::with_capacity(insns.len() * 8);
-        for Insn { opcode, registers, offset, immediate } in &insns {
+        for (at, Insn { opcode, registers, offset, immediate }) in insns.iter().enumerate() {
+            if !kept[at] {
+                continue;
+            }
+            let distance = |to: usize| i16::try_from(moved[to] - moved[at] - 1).map_err(|_| TooFar);
+            let offset = targets[at].map_or(Ok(*offset), distance)?;
             bytes.extend([*opcode, *registers]);
             bytes.extend(offset.to_le_bytes());
             bytes.extend(immediate.to_le_bytes());
         }
-        let maps = maps.into_iter().map(|(at, map)| (at as u64 * 8, map)).collect();
-        let lines = lines.into_iter().filter(|(at, _)| *at < insns.len()).collect();
-        Ok(Code { bytes, maps, lines })
+        let maps = maps.into_iter().filter(|(at, _)| kept[*at]);
+        let maps = maps.map(|(at, map)| (moved[at] as u64 * 8, map)).collect();
+        let mut placed: Vec<(usize, Span)> = Vec::new();
+        for (at, span) in lines {
+            // An instruction has one line: the last that was named.
+            placed.pop_if(|(before, _)| *before == moved[at]);
+            placed.push((moved[at], span));
+        }
+        placed.retain(|(at, _)| *at < bytes.len() / 8);
+        Ok(Code { bytes, maps, lines: placed, moved })
     }
 }
 
@@ -374,5 +377,50 @@ mod tests {
         assert_eq!(code.bytes.len(), 4 * 8, "the jump to the next instruction is gone");
         assert_eq!(code.bytes[..8], [0x15, 1, 2, 0, 0, 0, 0, 0]);
         assert_eq!(code.bytes[8..24], [0x18, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn jumps_to_jumps_go_where_those_go() {
+        let mut asm = Assembler::default();
+        let [hop, far] = [asm.label(), asm.label()];
+        asm.jump_if(Cond::Eq, R1, 0, hop);
+        asm.mov(R0, 1);
+        asm.exit();
+        asm.bind(hop);
+        asm.line(&(0..1));
+        asm.jump(far);
+        asm.bind(far);
+        asm.line(&(2..3));
+        asm.mov(R0, 2);
+        asm.exit();
+        let code = asm.finish().unwrap();
+        assert_eq!(code.bytes.len(), 5 * 8, "the jump that was only passed is gone");
+        assert_eq!(code.bytes[..8], [0x15, 1, 2, 0, 0, 0, 0, 0]);
+        assert_eq!(code.lines, [(3, 2..3)]);
+        assert_eq!(code.moved, [0, 1, 2, 3, 3, 4, 5]);
+    }
+
+    #[test]
+    fn what_sets_up_a_register_goes_where_nothing_uses_it() {
+        for used in [false, true] {
+            let mut asm = Assembler::default();
+            let end = asm.label();
+            asm.mov(R0, 0);
+            let start = asm.len();
+            asm.map(R1, 0);
+            asm.jump_if(Cond::Eq, R1, 0, end);
+            asm.mov_reg(R9, R1);
+            asm.set_up(R9, start);
+            asm.map(R1, 1);
+            if used {
+                asm.store(Size::B, R9, 0, R0);
+            }
+            asm.bind(end);
+            asm.exit();
+            let code = asm.finish().unwrap();
+            let maps: Vec<usize> = code.maps.iter().map(|(_, map)| *map).collect();
+            assert_eq!(maps, if used { vec![0, 1] } else { vec![1] });
+            assert_eq!(code.bytes.len() / 8, if used { 9 } else { 4 });
+        }
     }
 }

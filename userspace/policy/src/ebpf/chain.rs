@@ -5,6 +5,7 @@ use super::program::{Emitter, Rest, WEIGHT_MAX, Ways, What};
 use super::prologue::Prepared;
 use super::{Refused, TooMuch};
 use crate::diagnostics::Span;
+use crate::effects;
 use crate::ir::{Body, Group};
 use std::collections::BTreeSet;
 
@@ -57,7 +58,6 @@ impl<'a> Emitter<'a> {
             }
             self.asm.bind(ways.send);
             let length = self.asm.len() - before;
-            self.per_element[at] += length;
             if length > ELEMENT_MAX {
                 let why =
                     format!("takes {length} instructions for one method, and XDP can take {ELEMENT_MAX}");
@@ -92,6 +92,7 @@ impl<'a> Emitter<'a> {
             }
             Some(Body::Block(block)) => {
                 self.asm.line(span);
+                self.reads = effects::slot_reads(block);
                 self.prepare(block);
                 self.block(block, ways)?;
             }

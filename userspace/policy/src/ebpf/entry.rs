@@ -18,8 +18,10 @@ impl Emitter<'_> {
     pub(super) fn entry(&mut self) {
         self.mark(What::Entry);
         self.asm.mov_reg(R6, R1);
+        let start = self.asm.len();
         self.shared_entry(Shared::Scratch, 0);
         self.asm.mov_reg(R9, R0);
+        self.asm.set_up(R9, start);
         self.shared_entry(Shared::Call, 0);
         self.asm.store(Size::Dw, FP, CONTEXT, R0);
         self.find_header(R0);

@@ -27,7 +27,7 @@ struct Text {
 impl Listing {
     pub(super) fn new(parts: Vec<Part>, maps: Vec<String>, policy: &Policy, source: &Source<'_>) -> Listing {
         let text = |Part { code, marks }| {
-            let super::asm::Code { bytes, maps, lines } = code;
+            let super::asm::Code { bytes, maps, lines, moved: _ } = code;
             Text { bytes, maps, lines, marks }
         };
         Listing {

@@ -4,8 +4,16 @@ use super::Refused;
 use super::asm::{Cond, Label, R1, R2};
 use super::program::{Emitter, Ways};
 use super::text::Text;
-use crate::ir::{Arm, Constant, Guard, Number, Operand, Pattern};
+use crate::ir::{Arm, Constant, Guard, Number, Op, Operand, Pattern};
 use tollfree_wire::Reason;
+
+/// What is matched.
+#[derive(Clone, Copy)]
+pub(super) enum Matched<'a> {
+    Operand(&'a Operand),
+    /// What this gives, a number: only for arms without guards, since it is found once.
+    Op(&'a Op),
+}
 
 /// What the arms are tested against.
 enum Subject {
@@ -18,7 +26,12 @@ enum Subject {
 
 impl Emitter<'_> {
     /// Emits a match; what follows is reached from arms that do not end the element.
-    pub(super) fn match_value(&mut self, subject: &Operand, arms: &[Arm], ways: Ways) -> Result<(), Refused> {
+    pub(super) fn match_value(
+        &mut self,
+        subject: Matched<'_>,
+        arms: &[Arm],
+        ways: Ways,
+    ) -> Result<(), Refused> {
         let (absent, after) = (self.asm.label(), self.asm.label());
         let bodies: Vec<Label> = arms.iter().map(|_| self.asm.label()).collect();
         let before = self.slots.here();
@@ -44,13 +57,13 @@ impl Emitter<'_> {
     /// Goes to the first arm with a pattern that matches and a guard that holds. `None`: the subject is absent.
     fn tests(
         &mut self,
-        operand: Option<&Operand>,
+        matched: Option<Matched<'_>>,
         arms: &[Arm],
         bodies: &[Label],
         absent: Label,
         ways: Ways,
     ) -> Result<(), Refused> {
-        let mut subject = self.subject(operand, absent)?;
+        let mut subject = self.subject(matched, absent)?;
         for (arm, body) in arms.iter().zip(bodies) {
             let Some(Guard { statements, condition }) = &arm.guard else {
                 for pattern in &arm.patterns {
@@ -74,7 +87,7 @@ impl Emitter<'_> {
             }
             self.asm.bind(next);
             if self.asm.is_open() {
-                subject = self.subject(operand, absent)?;
+                subject = self.subject(matched, absent)?;
             }
         }
         // No arm is meant for it: a table that was tampered with can hold a value that is no case, and lets nothing
@@ -83,15 +96,22 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    fn subject(&mut self, operand: Option<&Operand>, absent: Label) -> Result<Subject, Refused> {
+    fn subject(&mut self, matched: Option<Matched<'_>>, absent: Label) -> Result<Subject, Refused> {
+        let operand = match matched {
+            None => return Ok(Subject::Absent),
+            Some(Matched::Op(op)) => {
+                self.op(op, absent)?;
+                return Ok(Subject::Number);
+            }
+            Some(Matched::Operand(operand)) => operand,
+        };
         Ok(match operand {
-            None => Subject::Absent,
-            Some(Operand::Constant(Constant::Number(number))) => Subject::Constant(*number),
-            Some(operand) if !self.has_value(operand) => {
+            Operand::Constant(Constant::Number(number)) => Subject::Constant(*number),
+            operand if !self.has_value(operand) => {
                 self.asm.jump(absent);
                 Subject::Absent
             }
-            Some(operand) => match self.form_of(operand) {
+            operand => match self.form_of(operand) {
                 Some(_) => Subject::Text(self.text(operand, absent)?),
                 None => {
                     self.number(operand, absent)?;

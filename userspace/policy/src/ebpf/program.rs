@@ -10,6 +10,7 @@ use super::scratch::{self, INDEX, Slots};
 use super::{Refused, Shared, TooMuch};
 use crate::ir::{FieldAt, FieldRef, Group, Operand, Policy};
 use crate::table::TableSpec;
+use std::collections::BTreeSet;
 
 /// Where a part of the program is long enough, and the next element begins another.
 const PART_FULL: usize = 8_000;
@@ -72,6 +73,8 @@ pub(super) struct Emitter<'a> {
     /// The group of methods that code is being emitted for.
     pub group: &'a Group,
     pub slots: Slots,
+    /// How often the element at hand reads each of its slots.
+    pub reads: Vec<usize>,
     pub prepared: Prepared,
     pub runs: &'a Runs,
     /// The group's only method's place among all methods; `None` where it has several.
@@ -133,6 +136,7 @@ pub(super) fn program(
         policy,
         group: first,
         slots: Slots::new(),
+        reads: Vec::new(),
         prepared: Prepared::default(),
         runs,
         single: None,
@@ -167,7 +171,21 @@ pub(super) fn program(
         parts.push(emitter.part()?);
     }
     let Emitter { shared, slots, per_element, .. } = emitter;
+    let shared = used(&mut parts, policy.tables.len(), shared);
     Ok(Emission { parts, shared, scratch: slots.size(), per_element })
+}
+
+/// Leaves out the shared maps that no instruction is left to name.
+fn used(parts: &mut [Part], tables: usize, shared: Vec<Shared>) -> Vec<Shared> {
+    let named = || parts.iter().flat_map(|part| &part.code.maps).map(|(_, map)| *map);
+    let used: BTreeSet<usize> = named().filter(|map| *map >= tables).collect();
+    for (_, map) in parts.iter_mut().flat_map(|part| &mut part.code.maps) {
+        if *map >= tables {
+            *map = tables + used.range(..*map).count();
+        }
+    }
+    let shared = shared.into_iter().enumerate();
+    shared.filter(|(at, _)| used.contains(&(tables + at))).map(|(_, map)| map).collect()
 }
 
 impl Exits {
@@ -206,7 +224,16 @@ impl<'a> Emitter<'a> {
         let code = std::mem::replace(&mut self.asm, asm).finish().map_err(|_| {
             TooMuch::Program("the schema has more methods than one XDP program can tell apart".into())
         })?;
-        Ok(Part { code, marks: std::mem::take(&mut self.marks) })
+        let mut marks = std::mem::take(&mut self.marks);
+        for mark in &mut marks {
+            mark.at = code.moved[mark.at];
+        }
+        for pair in marks.windows(2) {
+            if let What::Element(element) = pair[0].what {
+                self.per_element[element] += pair[1].at - pair[0].at;
+            }
+        }
+        Ok(Part { code, marks })
     }
 
     pub(super) fn mark(&mut self, what: What) {

@@ -2,22 +2,34 @@
 
 use super::Refused;
 use super::asm::{Alu, Cond, FP, R0, R1, R2, R3, R4, R9, Size};
+use super::matching::Matched;
 use super::program::{Emitter, Ways, small};
 use super::scratch::{Form, KEPT, Slot, SlotKind};
 use super::text::form_of_value;
 use super::{Shared, asm};
-use crate::ir::{Action, Exit, Op, Operand, Statement};
+use crate::ir::{Action, Arm, Exit, Op, Operand, Statement};
 use std::mem::offset_of;
 use tollfree_wire::{Code as Status, Reason, SessionEntry};
 
 impl Emitter<'_> {
     /// Emits statements; what follows is reached where none of them was an exit.
     pub(super) fn block(&mut self, block: &[Statement], ways: Ways) -> Result<(), Refused> {
-        for Statement { span, action } in block {
+        let mut rest = block.iter();
+        while let Some(Statement { span, action }) = rest.next() {
             self.asm.line(span);
             match action {
-                Action::Let { into, op } => self.keep(*into, op)?,
-                Action::Match { subject, arms } => self.match_value(subject, arms, ways)?,
+                Action::Let { into, op } => match rest.as_slice().first().map(|next| &next.action) {
+                    Some(Action::Match { subject: Operand::Slot(slot), arms })
+                        if slot == into && self.is_only_matched(*into, op, arms)? =>
+                    {
+                        rest.next();
+                        self.match_value(Matched::Op(op), arms, ways)?;
+                    }
+                    _ => self.keep(*into, op)?,
+                },
+                Action::Match { subject, arms } => {
+                    self.match_value(Matched::Operand(subject), arms, ways)?;
+                }
                 Action::Set { table, key, value } => self.set(*table, key, value)?,
                 Action::Delete { table, key } => self.delete(*table, key)?,
                 Action::SetField { field, value } => self.set_field(*field, value.as_ref())?,
@@ -26,6 +38,12 @@ impl Emitter<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a number is found for these arms alone, which look at it once: it need not be kept.
+    fn is_only_matched(&self, slot: usize, op: &Op, arms: &[Arm]) -> Result<bool, Refused> {
+        let once = self.reads.get(slot) == Some(&1) && arms.iter().all(|arm| arm.guard.is_none());
+        Ok(once && self.form_of_result(op)?.is_none())
     }
 
     /// A slot's value, or that it has none.
@@ -61,7 +79,7 @@ impl Emitter<'_> {
     }
 
     /// The number that an operation gives, in R1.
-    fn op(&mut self, op: &Op, absent: asm::Label) -> Result<(), Refused> {
+    pub(super) fn op(&mut self, op: &Op, absent: asm::Label) -> Result<(), Refused> {
         match op {
             Op::Copy(operand) => self.number(operand, absent),
             Op::Lookup { table, key } => self.lookup(*table, key, absent),
