@@ -305,13 +305,13 @@ open():
         seal.request.clone()
     };
     assert_eq!(seal.verdict(), Verdict::Send);
-    assert_eq!(seal.request[16], 45, "40 more");
+    assert_eq!(seal.request[16], 53, "48 more");
     assert_eq!(open.verdict(), REFUSED, "of what was not encrypted");
     open.request = seal.request.clone();
     assert_eq!(open.verdict(), Verdict::Send);
     assert_eq!(open.request, plain, "to the last byte of padding");
-    seal.request[16] = 21;
-    assert_eq!(seal.verdict(), REFUSED, "21 + 40 bytes do not fit 60");
+    seal.request[16] = 13;
+    assert_eq!(seal.verdict(), REFUSED, "13 + 48 bytes do not fit 60");
 }
 
 #[test]

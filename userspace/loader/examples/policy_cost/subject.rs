@@ -11,7 +11,7 @@ const RATES: [(&str, &str); 3] =
     [("(10/s", "(1_000_000_000/s"), ("(1000/s", "(1_000_000_000/s"), ("(10MiB/s", "(100GiB/s")];
 /// What requests say.
 const FIELDS: [(&str, &str); 3] =
-    [("user", "alice"), ("product", "tea"), ("supplier", "all the bytes there is room for")];
+    [("user", "alice"), ("product", "tea"), ("supplier", "every byte has its room")];
 
 /// One side's chains of a policy.
 pub struct Subject<'s> {

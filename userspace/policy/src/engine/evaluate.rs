@@ -2,7 +2,7 @@
 
 use super::answer::AnswerBlock;
 use super::code::{List, Probe, Step, Test};
-use super::crypt::{Cipher, Keyring};
+use super::crypt::{Cipher, Desk, Nonces};
 use super::log::Log;
 use super::outcome::{Eject, Outcome, Route, Verdict};
 use super::random::Random;
@@ -37,7 +37,8 @@ pub struct Memory {
     pub tables: Tables,
     pub key: Key,
     pub random: Random,
-    pub keyring: Keyring,
+    pub nonces: Nonces,
+    pub desk: Desk,
     pub log: Log,
     pub retries: Retries,
     pub answer: AnswerBlock,
