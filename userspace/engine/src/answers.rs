@@ -1,6 +1,7 @@
 //! Services' answers on their way back: judged, then to the transport, to a stream, or to an application on this host.
 
 use crate::apps::{App, AppId, response};
+use crate::body::copy_judged;
 use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, REPLY_TOKEN};
 use crate::core::{Core, Refusal};
 use crate::driver::Driver;
@@ -98,7 +99,7 @@ impl<D: Driver> Core<D> {
         let Outgoing { origin: Origin::App { app: caller, cookie, .. }, method, .. } = call else { return };
         let at = if status == Code::Ok { VerdictAt::None } else { VerdictAt::Application };
         let header = DeliveryHeader { flags, ..response(cookie, method, layout, status, at) };
-        self.copy_between(id, caller, &header, flat, body);
+        self.copy_between(id, caller, &header, flat, body, None);
     }
 
     fn reply_remote(
@@ -137,17 +138,30 @@ impl<D: Driver> Core<D> {
     }
 
     /// Delivers a message of one application to another on this host: one copy, from region to region.
-    pub fn copy_between(&mut self, from: AppId, to: AppId, header: &DeliveryHeader, flat: &[u8], body: Span) {
+    /// The front of the body is as it was judged, where it was.
+    pub fn copy_between(
+        &mut self,
+        from: AppId,
+        to: AppId,
+        header: &DeliveryHeader,
+        flat: &[u8],
+        body: Span,
+        judged: Option<&[u8]>,
+    ) {
         if from == to {
             let Some(app) = self.apps.get_mut(to.0) else { return };
             let mut copy = vec![0; body.len as usize];
             app.port.read(body, 0, &mut copy);
+            copy_judged(judged, 0, &mut copy);
             return app.deliver(header, flat, &copy);
         }
         let [from, to] = self.apps.get_two_mut(from.0, to.0);
         if let (Some(from), Some(to)) = (from, to) {
             let from: &App = from;
-            to.deliver_with(header, flat, body.len as usize, |at, out| from.port.read(body, at, out));
+            to.deliver_with(header, flat, body.len as usize, |at, out| {
+                from.port.read(body, at, out);
+                copy_judged(judged, at, out);
+            });
         }
     }
 }

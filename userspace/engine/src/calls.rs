@@ -25,6 +25,9 @@ pub struct Outgoing {
     pub requests: Option<Box<Written>>,
     /// What is kept of its stream, where that goes to another host.
     pub remote: Option<Box<Remote>>,
+    /// The front of its body as policies have judged it, where they read metadata: it goes out in place of what the
+    /// application's memory says by then.
+    pub metadata: Option<Box<[u8]>>,
 }
 
 impl Outgoing {

@@ -278,6 +278,7 @@ impl<D: Driver> Core<D> {
             judged: None,
             requests: None,
             remote: None,
+            metadata: None,
         });
         let (method, deadline_ns, token) = (METHOD_CONTROL, u64::MAX, carrier);
         let call = NewCall { method, layout: 0, flat: &[], metadata: false, body_len, deadline_ns, token };

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use tollfree_policy::{
     CallView, Change, LogLine, Outcome, Program, ResponseView, Start, State, TableSpec, Verdict,
 };
+use tollfree_wire::Metadata;
 use tollfree_wire::header::FLAT_MAX;
 use tollfree_wire::maps::JUDGED;
 
@@ -187,10 +188,21 @@ impl Gate {
         Some(result)
     }
 
-    /// Whether a policy is to see the responses of the calls it lets through, and if so whether it reads their requests.
-    pub fn sees_responses(&self, key: u64) -> Option<bool> {
+    /// Whether the policy in force reads metadata.
+    pub fn reads_metadata(&self) -> bool {
+        let judge = self.in_force.and_then(|key| self.judges.get(key));
+        judge.is_some_and(|judge| !judge.program.metadata().is_empty())
+    }
+
+    /// Whether a policy is to see the responses of the calls it lets through, and if so what of a call it reads then.
+    pub fn sees_responses(&self, key: u64, metadata: Metadata<'_>) -> Option<Kept> {
         let Judge { program, .. } = self.judges.get(key)?;
-        program.has_response().then(|| program.keep_request())
+        let keys = if program.keep_metadata() { program.metadata() } else { &[] };
+        let value = |key: &String| Some((key.clone(), text(metadata.get(key)?)?.to_owned()));
+        program.has_response().then(|| Kept {
+            request: program.keep_request(),
+            metadata: keys.iter().filter_map(value).collect(),
+        })
     }
 
     /// A call is under way whose response this policy is to judge.
@@ -265,6 +277,20 @@ impl Gate {
         }
         lost
     }
+}
+
+/// What is kept of a call for its response handlers.
+#[derive(Debug)]
+pub struct Kept {
+    /// The request's flat block.
+    pub request: bool,
+    /// What they ask for of the metadata.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// Values of bytes are nothing that a policy compares with text.
+pub fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok()
 }
 
 /// A write to a table that XDP reads too.

@@ -1,6 +1,7 @@
 //! Calls between two applications on this host: the same policies and statuses, and no wire.
 
 use crate::apps::AppId;
+use crate::body::metadata;
 use crate::calls::{Caller, Incoming, Origin, Outgoing, Progress};
 use crate::command::Side;
 use crate::core::Core;
@@ -14,7 +15,7 @@ use crate::verdict::{Asked, Back, Passed};
 use std::sync::Arc;
 use tollfree_policy::Start;
 use tollfree_schema::BindRequest;
-use tollfree_wire::{Code, Metadata};
+use tollfree_wire::Code;
 
 /// How often a call looks whether the application here that it is for has room, in ns.
 const LOOK_AGAIN_NS: u64 = 500_000;
@@ -48,6 +49,7 @@ impl<D: Driver> Core<D> {
         let arrival = self.server_gate.in_force();
         let arrival = arrival.map_or(Arrival::Free, |key| Arrival::Judge(key, Start::Chain));
         let body_len = body.len;
+        let said = self.outgoing.get_mut(token).and_then(|call| call.metadata.take());
         let asked = Asked {
             side: Side::Server,
             method,
@@ -56,7 +58,7 @@ impl<D: Driver> Core<D> {
             body_len,
             deadline_ns,
             session: None,
-            metadata: Metadata::default(),
+            metadata: metadata(said.as_deref()),
         };
         let Passed { judged, delay_ns, deadline_ns } = match self.judge(now, arrival, asked) {
             Ok(passed) => passed,
@@ -66,7 +68,7 @@ impl<D: Driver> Core<D> {
             }
         };
         if let Some(call) = self.outgoing.get_mut(token) {
-            (call.deadline_ns, call.progress) = (deadline_ns, Progress::Delayed);
+            (call.deadline_ns, call.progress, call.metadata) = (deadline_ns, Progress::Delayed, said);
         }
         if delay_ns == 0 {
             self.serve_local(now, token, flat, judged, Turn::Next);
@@ -125,13 +127,15 @@ impl<D: Driver> Core<D> {
             responses,
             remote: None,
         });
+        let mut said = None;
         if let Some(call) = self.outgoing.get_mut(token) {
             call.progress = Progress::Local { incoming: handle };
+            said = call.metadata.take();
         }
         let known = self.apps.get(client.0).and_then(|app| app.methods.get(&method));
         let layout = known.map_or(0, |known| known.method.request.fingerprint);
         let header = request_header(handle, method, flags, layout, deadline_ns, now);
-        self.copy_between(client, server, &header, flat, body);
+        self.copy_between(client, server, &header, flat, body, said.as_deref());
         self.take_room(Direction::Request(token), 1);
         self.send_early(client, token);
     }

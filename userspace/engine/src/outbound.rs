@@ -2,6 +2,7 @@
 
 use crate::apps::AppId;
 use crate::bindings::{Answer, Key, WaitingCall};
+use crate::body::metadata;
 use crate::calls::{Origin, Outgoing, Progress};
 use crate::command::Side;
 use crate::core::Core;
@@ -18,8 +19,8 @@ use tollfree_policy::Start;
 use tollfree_ring::{AppOp, Flags, Submission, VerdictAt};
 use tollfree_schema::BindRequest;
 use tollfree_transport::{NewCall, Transport};
+use tollfree_wire::Code;
 use tollfree_wire::header::{FLAT_MAX, METHOD_CONTROL, NO_DEADLINE};
-use tollfree_wire::{Code, Metadata};
 
 /// Time that the engine gives a peer to say whether it reads a layout, in ns.
 const BIND_DEADLINE_NS: u64 = 5_000_000_000;
@@ -86,6 +87,7 @@ impl<D: Driver> Core<D> {
         if !flags.bare {
             known.check_request(layout, flat)?;
         }
+        let said = self.read_metadata(id, flags, body)?;
         let requests = Written::opening(known.method.streaming, flat_span.len + body.len, flags.last);
 
         let deadline_ns = deadline(now, deadline_us, transport.timeout_us(method));
@@ -99,6 +101,7 @@ impl<D: Driver> Core<D> {
             judged: None,
             requests,
             remote: None,
+            metadata: None,
         };
         let asked = Asked {
             side: Side::Client,
@@ -108,7 +111,7 @@ impl<D: Driver> Core<D> {
             body_len: body.len,
             deadline_ns,
             session: None,
-            metadata: Metadata::default(),
+            metadata: metadata(said.as_deref()),
         };
         let Passed { judged, delay_ns, deadline_ns } = match self.judge(now, self.leaving(), asked) {
             Ok(passed) => passed,
@@ -117,7 +120,7 @@ impl<D: Driver> Core<D> {
                 return Ok(());
             }
         };
-        (call.judged, call.deadline_ns) = (judged, deadline_ns);
+        (call.judged, call.deadline_ns, call.metadata) = (judged, deadline_ns, said);
         let token = self.insert_outgoing(call);
         if delay_ns == 0 {
             self.route(now, transport, token, flat);
@@ -254,6 +257,7 @@ impl<D: Driver> Core<D> {
             judged: None,
             requests: None,
             remote: None,
+            metadata: None,
         });
         let (method, flat, metadata) = (METHOD_CONTROL, &[][..], false);
         let call = NewCall { method, layout: 0, flat, metadata, body_len, deadline_ns, token };

@@ -148,7 +148,7 @@ impl<D: Driver> Core<D> {
                 }
                 self.check_message(server, submission)?;
                 let header = message(DaemonOp::RequestMessage, incoming, submission);
-                self.copy_between(id, server, &header, flat, submission.body);
+                self.copy_between(id, server, &header, flat, submission.body, None);
                 self.take_room(Direction::Request(token), 1);
             }
             Progress::Sent(_) | Progress::Open => {
@@ -227,7 +227,7 @@ impl<D: Driver> Core<D> {
                     app.port.read(submission.flat, 0, flat);
                 }
                 self.check_message(app, submission)?;
-                self.copy_between(id, app, &message(op, cookie, submission), flat, submission.body);
+                self.copy_between(id, app, &message(op, cookie, submission), flat, submission.body, None);
                 self.take_room(Direction::Response(handle), 1);
             }
             Caller::Stream => {

@@ -6,7 +6,7 @@
 use crate::command::Side;
 use crate::core::Core;
 use crate::driver::Driver;
-use crate::gate::Arrival;
+use crate::gate::{Arrival, Kept, text};
 use crate::identity::Peer;
 use tollfree_policy::{CallView, Outcome, ResponseView, Verdict};
 use tollfree_wire::header::FLAT_MAX;
@@ -80,6 +80,8 @@ pub struct Judged {
     layout: u32,
     size: u32,
     at_ns: u64,
+    /// What handlers of responses ask for of it.
+    metadata: Vec<(String, String)>,
     /// The request, where handlers of responses read it.
     flat_len: u8,
     flat: [u8; FLAT_MAX],
@@ -110,7 +112,8 @@ impl<D: Driver> Core<D> {
         let (key, start) = match arrival {
             Arrival::Free => return Ok(passed),
             Arrival::Judged(key) => {
-                let judged = self.expect_response(now, key, side, session, method, (layout, size), flat);
+                let judged =
+                    self.expect_response(now, key, side, session, method, (layout, size), flat, metadata);
                 return Ok(Passed { judged, ..passed });
             }
             Arrival::Judge(key, start) => (key, start),
@@ -130,9 +133,7 @@ impl<D: Driver> Core<D> {
             Some(known) => (Some(&mut known.tracked), &known.peer),
             None => (None, &local),
         };
-        // Values of bytes are nothing that a policy compares with text.
-        let entries =
-            metadata.iter().filter_map(|(key, value)| Some((key, std::str::from_utf8(value).ok()?)));
+        let entries = metadata.iter().filter_map(|(key, value)| Some((key, text(value)?)));
         let entries: Vec<(&str, &str)> = entries.collect(); // without metadata, no memory
         let mut call = CallView {
             method,
@@ -155,7 +156,8 @@ impl<D: Driver> Core<D> {
         let Outcome { verdict, why, element, delay_ns, timeout_ns, .. } = outcome;
         let ended = match verdict {
             Verdict::Send | Verdict::Retry | Verdict::Ask(_) => {
-                let judged = self.expect_response(now, key, side, session, method, (layout, size), flat);
+                let judged =
+                    self.expect_response(now, key, side, session, method, (layout, size), flat, metadata);
                 let deadline_ns =
                     timeout_ns.map_or(deadline_ns, |left| deadline_ns.min(now.saturating_add(left)));
                 return Ok(Passed { judged, delay_ns, deadline_ns });
@@ -182,7 +184,7 @@ impl<D: Driver> Core<D> {
             }
         };
         // The elements before the one that ended the call see how.
-        let judged = self.expect_response(now, key, side, session, method, (layout, size), flat);
+        let judged = self.expect_response(now, key, side, session, method, (layout, size), flat, metadata);
         Err(self.send_back(now, judged, element, ended))
     }
 
@@ -204,8 +206,9 @@ impl<D: Driver> Core<D> {
         method: u32,
         (layout, size): (u32, u32),
         flat: &[u8],
+        metadata: Metadata<'_>,
     ) -> Option<u64> {
-        let keep = self.gate(side).sees_responses(gate)?;
+        let Kept { request, metadata } = self.gate(side).sees_responses(gate, metadata)?;
         self.gate(side).open(gate);
         let mut judged = Judged {
             side,
@@ -215,10 +218,11 @@ impl<D: Driver> Core<D> {
             layout,
             size,
             at_ns: now,
+            metadata,
             flat_len: 0,
             flat: [0; FLAT_MAX],
         };
-        if let Some(room) = judged.flat.get_mut(..flat.len()).filter(|_| keep) {
+        if let Some(room) = judged.flat.get_mut(..flat.len()).filter(|_| request) {
             room.copy_from_slice(flat);
             judged.flat_len = flat.len() as u8;
         }
@@ -248,6 +252,8 @@ impl<D: Driver> Core<D> {
             Some(known) => (Some(&mut known.tracked), &known.peer),
             None => (None, &local),
         };
+        let entries = judged.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let entries: Vec<(&str, &str)> = entries.collect(); // without metadata, no memory
         let mut call = CallView {
             method: judged.method,
             layout: judged.layout,
@@ -258,7 +264,7 @@ impl<D: Driver> Core<D> {
             now_ns: now,
             session: tracked,
             peer: &peer.view(),
-            metadata: &[],
+            metadata: &entries,
             backends: &[],
             start: tollfree_policy::Start::Chain,
         };

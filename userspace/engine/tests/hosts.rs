@@ -2,6 +2,7 @@
 
 mod carriage;
 mod long;
+mod metadata;
 mod support;
 mod verdicts;
 

@@ -1,7 +1,6 @@
 //! What a policy needs besides calls, so that a daemon can refuse what it could not honour.
 
-use crate::effects::{Node, visit};
-use crate::ir::{Action, Body, Effect, Exit, Operand, Policy, Statement};
+use crate::ir::{Action, Body, Effect, Exit, Policy, Statement};
 
 /// What a policy needs besides calls: names from the daemon's configuration, and abilities.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,8 +15,6 @@ pub struct Needs {
     pub peer: Vec<String>,
     /// Keys of metadata.
     pub metadata: Vec<String>,
-    /// Those of them that response handlers read.
-    pub response_metadata: Vec<String>,
     /// Makes calls once more.
     pub retry: bool,
     /// Takes backends out of service.
@@ -33,7 +30,6 @@ pub(crate) fn of(policy: &Policy) -> Needs {
         keys: policy.keys.clone(),
         peer: policy.peer_names.clone(),
         metadata: policy.metadata.clone(),
-        response_metadata: Vec::new(),
         retry: false,
         eject: false,
         delayed_response: false,
@@ -44,11 +40,6 @@ pub(crate) fn of(policy: &Policy) -> Needs {
         }
         if let Some(block) = &element.response {
             needs.block(block, true);
-            visit(block, &mut |node| {
-                if let Node::Operand(Operand::Metadata(key)) = node {
-                    needs.response_metadata.extend(policy.metadata.get(*key).cloned());
-                }
-            });
         }
     }
     needs

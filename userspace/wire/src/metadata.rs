@@ -89,10 +89,7 @@ impl<'a> Metadata<'a> {
     /// What is malformed about it.
     pub fn split(body: &'a [u8]) -> Result<(Metadata<'a>, &'a [u8]), Malformed> {
         let (prefix, rest) = body.split_first_chunk::<PREFIX>().ok_or(Malformed::Truncated)?;
-        let len = u32::from_le_bytes(*prefix) as usize;
-        if len > METADATA_MAX {
-            return Err(Malformed::TooLong);
-        }
+        let len = Metadata::block_len(*prefix)? - PREFIX;
         let (entries, message) = rest.split_at_checked(len).ok_or(Malformed::Truncated)?;
         let mut left = entries;
         let mut count = 0;
@@ -106,6 +103,15 @@ impl<'a> Metadata<'a> {
             left = rest;
         }
         Ok((Metadata { entries }, message))
+    }
+
+    /// Bytes of the block in front of a body that begins with these, its length prefix included.
+    ///
+    /// # Errors
+    /// It would be too long.
+    pub fn block_len(prefix: [u8; PREFIX]) -> Result<usize, Malformed> {
+        let len = u32::from_le_bytes(prefix) as usize;
+        if len > METADATA_MAX { Err(Malformed::TooLong) } else { Ok(PREFIX + len) }
     }
 
     /// Its keys and values, in the order they were added. A key may come more than once.

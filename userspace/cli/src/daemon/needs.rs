@@ -3,7 +3,7 @@
 
 use super::config::Secret;
 use std::collections::BTreeMap;
-use tollfree_policy::{Compiled, Needs, Side};
+use tollfree_policy::{Compiled, Needs};
 
 /// Refuses a policy that needs what this daemon does not have.
 ///
@@ -15,8 +15,8 @@ pub fn check(name: &str, compiled: &Compiled, keys: &BTreeMap<String, Secret>) -
         authorisers,
         keys: wanted,
         peer,
-        metadata,
-        response_metadata,
+        // Travels with every call.
+        metadata: _,
         retry,
         eject,
         delayed_response,
@@ -51,17 +51,6 @@ pub fn check(name: &str, compiled: &Compiled, keys: &BTreeMap<String, Secret>) -
     if let Some(asked) = peer.iter().find(|asked| !asked.starts_with("label.")) {
         return missing(format!(
             "it asks for the {asked} of its peers, and this daemon checks no tokens: it would always be absent"
-        ));
-    }
-    if let Some(key) = metadata.first().filter(|_| compiled.side == Side::Client) {
-        return missing(format!(
-            "it reads the metadata {key} at the client, where an application could still change it after it was judged; \
-             read it at the server"
-        ));
-    }
-    if let Some(key) = response_metadata.first() {
-        return missing(format!(
-            "it reads the metadata {key} in a response handler, when the request's is gone; read it in the request handler"
         ));
     }
     Ok(())

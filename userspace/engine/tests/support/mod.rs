@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tollfree_engine::{AppId, Attach, Command, Config, Engine, Gone, Handle, NoDriver, Side, Status};
 use tollfree_nic::udp::Udp;
-use tollfree_ring::{AppOp, DaemonOp, Geometry, Span, Submission, VerdictAt, app, daemon};
+use tollfree_ring::{AppOp, DaemonOp, Flags, Geometry, Span, Submission, VerdictAt, app, daemon};
 use tollfree_schema::Manifest;
 use tollfree_wire::Code;
 use tollfree_wire::header::NO_DEADLINE;
@@ -205,6 +205,17 @@ impl App {
             body,
             ..Submission::new(AppOp::Call, cookie)
         });
+    }
+
+    /// Like [`App::call`] by alice, with metadata; returns where the body is.
+    pub fn call_saying(&mut self, cookie: u64, said: &[u8], body: &[u8]) -> Span {
+        let method = tollfree_schema::method_id(HASH);
+        let layout = self.manifest.method(method).unwrap().request.fingerprint;
+        let (flat, body) =
+            (self.put(cookie, b"\x05alice\0\0\0\0\0\0\0\0\0\0"), self.put(cookie, &[said, body].concat()));
+        let flags = Flags { metadata: true, ..Flags::default() };
+        self.submit(Submission { method, layout, flat, body, flags, ..Submission::new(AppOp::Call, cookie) });
+        body
     }
 
     pub fn cancel(&mut self, cookie: u64) {

@@ -64,6 +64,7 @@ pub struct Sizes {
 pub struct Uses {
     pub response: bool,
     pub request_in_response: bool,
+    pub metadata_in_response: bool,
     pub changes_request: bool,
     pub changes_response: bool,
     pub logs: bool,

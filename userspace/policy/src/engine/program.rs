@@ -53,6 +53,11 @@ impl Program {
         self.code.uses.request_in_response
     }
 
+    /// Whether response handlers read the request's metadata: it is to be given to them, too.
+    pub fn keep_metadata(&self) -> bool {
+        self.code.uses.metadata_in_response
+    }
+
     /// Whether requests can leave otherwise than they came.
     pub fn changes_requests(&self) -> bool {
         self.code.uses.changes_request

@@ -186,7 +186,10 @@ impl Compiler<'_> {
             Operand::Peer(PeerValue::Named(name)) => Source::Named(narrow(*name)),
             Operand::Peer(PeerValue::Token) => Source::Token,
             Operand::Peer(PeerValue::Sessions) => Source::Sessions,
-            Operand::Metadata(key) => Source::Metadata(narrow(*key)),
+            Operand::Metadata(key) => {
+                self.code.uses.metadata_in_response |= self.in_response;
+                Source::Metadata(narrow(*key))
+            }
         }
     }
 
