@@ -224,19 +224,31 @@ fn what_would_change_is_shown_and_what_was_comes_back() {
 fn what_this_daemon_does_not_have_is_refused_in_a_sentence() {
     let keys = "[keys]\nnotes = \"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"\n";
     let daemon = Daemon::start(keys);
-    let schema = source("schemas/hash.proto");
-    for (body, sentence) in [
-        ("match get(peer, 'token'):\n        VALID => send(rpc)\n        _ => drop()", "checks no tokens"),
-        ("request:\n        send(rpc)\n    response:\n        delay(1ms)", "it delays responses"),
-        ("match ask('door'):\n        true => send(rpc)\n        _ => drop()", "asks the authoriser door"),
-        ("mirror('shadow')\n    send(rpc)", "to backends (shadow)"),
+    let [hash, feed] = ["hash", "feed"].map(|name| source(&format!("schemas/{name}.proto")));
+    for (schema, body, sentence) in [
+        (
+            &hash,
+            "match get(peer, 'token'):\n        VALID => send(rpc)\n        _ => drop()",
+            "checks no tokens",
+        ),
+        (
+            &hash,
+            "match ask('door'):\n        true => send(rpc)\n        _ => drop()",
+            "asks the authoriser door",
+        ),
+        (&hash, "mirror('shadow')\n    send(rpc)", "to backends (shadow)"),
+        (
+            &feed,
+            "request:\n        send(rpc)\n    response:\n        delay(1ms)\n        send(rpc)",
+            "it delays the responses of /demo.Feed/",
+        ),
     ] {
         let file = write(daemon.home(), "needs.policy", &format!("f()\nf():\n    {body}\n"));
         let file = file.to_str().unwrap();
-        let apply = ["policy", "apply", file, "--schema", &schema];
+        let apply = ["policy", "apply", file, "--schema", schema];
         let run = tollfree(daemon.home(), &apply);
         assert!(run.code == 3 && run.err.contains(sentence), "{sentence}: {}{}", run.out, run.err);
-        let run = tollfree(daemon.home(), &["policy", "check", file, "--schema", &schema]);
+        let run = tollfree(daemon.home(), &["policy", "check", file, "--schema", schema]);
         assert_eq!(run.code, 0, "{}", run.err);
     }
     let run = tollfree(daemon.home(), &["status", "-o", "json"]);

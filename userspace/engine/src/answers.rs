@@ -2,9 +2,11 @@
 
 use crate::apps::{App, AppId, response};
 use crate::body::copy_judged;
-use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, REPLY_TOKEN};
-use crate::core::{Core, Refusal};
+use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, Progress, REPLY_TOKEN};
+use crate::core::Core;
+use crate::delay::{Answered, Held};
 use crate::driver::Driver;
+use crate::inbound::crowded;
 use crate::verdict::Back;
 use tollfree_ring::{DeliveryHeader, Span, Submission, VerdictAt};
 use tollfree_transport::{IncomingCall, Reply, Transport};
@@ -32,22 +34,89 @@ impl<D: Driver> Core<D> {
         app.port.read(flat_span, 0, flat);
         let Incoming { caller, judged, .. } = call;
         let mut back = Back { status, layout, flat, body_len: body.len };
-        let ended = self.judge_back(now, judged, &mut back).err();
-        match (caller, ended) {
-            (Caller::Stream, _) => {}
-            (Caller::Remote(call), None) => self.reply_remote(now, transport, id, submission, call, flat),
-            (Caller::Remote(call), Some(ended)) => {
-                self.refusals.push(Refusal { call, ended });
-                self.release(id, handle);
+        match (self.judge_back(now, judged, &mut back), caller) {
+            (_, Caller::Stream) => return,
+            // The transport may read from the room for a while.
+            (Ok(0), Caller::Remote(call)) => {
+                return self.reply_remote(now, transport, id, submission, call, flat);
             }
-            (Caller::Local { outgoing }, None) => {
-                self.reply_local(now, id, submission, outgoing, flat);
-                self.release(id, handle);
+            (Ok(0), Caller::Local { outgoing }) => self.reply_local(now, id, submission, outgoing, flat),
+            (Ok(delay_ns), caller) => {
+                let answer = self.answered(id, submission, flat);
+                self.hold_reply(now, delay_ns, caller, answer);
             }
-            (Caller::Local { outgoing }, Some(ended)) => {
-                self.fail_as(now, outgoing, ended);
-                self.release(id, handle);
-            }
+            (Err(ended), caller) => self.end_caller(now, caller, ended),
+        }
+        self.release(id, handle);
+    }
+
+    /// What an application has answered, copied.
+    fn answered(&self, id: AppId, submission: &Submission, flat: &[u8]) -> Answered {
+        let &Submission { status, flags, layout, body: span, .. } = submission;
+        let mut body = vec![0; span.len as usize];
+        if let Some(app) = self.apps.get(id.0) {
+            app.port.read(span, 0, &mut body);
+        }
+        Answered { status, at: decided_by(status), flags, layout, flat: flat.to_vec(), body }
+    }
+
+    /// Holds a judged answer of a service here.
+    fn hold_reply(&mut self, now: u64, delay_ns: u64, caller: Caller, answer: Answered) {
+        if !self.delayed.has_room(answer.bytes()) {
+            return self.end_caller(now, caller, crowded());
+        }
+        let answer = Box::new(answer);
+        let held = match caller {
+            Caller::Stream => return,
+            Caller::Remote(call) => Held::Reply { call, answer },
+            Caller::Local { outgoing: token } => Held::Response { token, answer },
+        };
+        self.delayed.hold(now.saturating_add(delay_ns), held);
+    }
+
+    /// Holds a judged answer on its way to an application here. The call stays in the books: it can still be cancelled, and
+    /// its deadline ends it.
+    pub fn hold_response(&mut self, now: u64, delay_ns: u64, call: Outgoing, answer: Answered) {
+        if !self.delayed.has_room(answer.bytes()) {
+            return self.end_here(now, call, crowded());
+        }
+        let progress = Progress::Delayed;
+        let call = Outgoing { progress, judged: None, requests: None, remote: None, ..call };
+        let (token, answer) = (self.insert_outgoing(call), Box::new(answer));
+        self.delayed.hold(now.saturating_add(delay_ns), Held::Response { token, answer });
+    }
+
+    /// Sends an answer that was held to another host.
+    pub fn reply_held(&mut self, now: u64, transport: &mut Transport, call: IncomingCall, answer: Answered) {
+        let Answered { status, at: _, flags, layout, flat, body } = answer;
+        let body_len = body.len() as u32;
+        let key = self.held.insert(HeldReply::Batch(body));
+        let Some(HeldReply::Batch(body)) = self.held.get(key) else { return };
+        let mut copied = body.is_empty();
+        let reply = Reply {
+            status,
+            by_engine: false,
+            layout,
+            flat: &flat,
+            metadata: flags.metadata,
+            body_len,
+            token: REPLY_TOKEN | key,
+            copy_body: &mut |out| {
+                out.copy_from_slice(body);
+                copied = true;
+            },
+        };
+        let accepted = transport.respond(now, call, reply);
+        if copied || !accepted {
+            self.release_batch(key);
+        }
+    }
+
+    /// Delivers an answer that was held, if anybody still waits for it.
+    pub fn respond_held(&mut self, now: u64, token: u64, answer: &Answered) {
+        let Answered { status, at, flags, layout, flat, body } = answer;
+        if self.outgoing.get(token).is_some() {
+            self.on_response(now, token, *status, *at, *flags, *layout, flat, body);
         }
     }
 
@@ -93,11 +162,16 @@ impl<D: Driver> Core<D> {
         let &Submission { status, flags, layout, body, .. } = submission;
         let Some(call) = self.remove_outgoing(outgoing) else { return };
         let mut back = Back { status, layout, flat, body_len: body.len };
-        if let Err(ended) = self.judge_back(now, call.judged, &mut back) {
-            return self.end_here(now, call, ended);
+        match self.judge_back(now, call.judged, &mut back) {
+            Ok(0) => {}
+            Ok(delay_ns) => {
+                let answer = self.answered(id, submission, flat);
+                return self.hold_response(now, delay_ns, call, answer);
+            }
+            Err(ended) => return self.end_here(now, call, ended),
         }
         let Outgoing { origin: Origin::App { app: caller, cookie, .. }, method, .. } = call else { return };
-        let at = if status == Code::Ok { VerdictAt::None } else { VerdictAt::Application };
+        let at = decided_by(status);
         let header = DeliveryHeader { flags, ..response(cookie, method, layout, status, at) };
         self.copy_between(id, caller, &header, flat, body, None);
     }
@@ -164,4 +238,9 @@ impl<D: Driver> Core<D> {
             });
         }
     }
+}
+
+/// Where a service's status was decided.
+fn decided_by(status: Code) -> VerdictAt {
+    if status == Code::Ok { VerdictAt::None } else { VerdictAt::Application }
 }

@@ -6,7 +6,7 @@ use crate::bindings::Bindings;
 use crate::calls::{HeldReply, Incoming, Origin, Outgoing, Progress, REPLY_TOKEN};
 use crate::carriage::Carriage;
 use crate::config::Config;
-use crate::delay::Delayed;
+use crate::delay::{Answered, Delayed};
 use crate::driver::Driver;
 use crate::exchange::Exchanges;
 use crate::frames::Answer;
@@ -207,10 +207,15 @@ impl<D: Driver> Core<D> {
                 {
                     changed.copy_from_slice(flat);
                     let mut back = Back { status, layout, flat: changed, body_len: body.len() as u32 };
-                    if let Err(ended) = self.judge_back(now, judged, &mut back) {
-                        return self.end_here(now, call, ended);
+                    match self.judge_back(now, judged, &mut back) {
+                        Ok(0) => flat = changed,
+                        Ok(delay_ns) => {
+                            let (flat, body) = (changed.to_vec(), body.to_vec());
+                            let answer = Answered { status, at, flags, layout, flat, body };
+                            return self.hold_response(now, delay_ns, call, answer);
+                        }
+                        Err(ended) => return self.end_here(now, call, ended),
                     }
-                    flat = changed;
                 }
                 if let Some(app) = self.apps.get_mut(app.0) {
                     let header = DeliveryHeader { flags, ..response(cookie, method, layout, status, at) };

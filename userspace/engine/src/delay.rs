@@ -1,16 +1,17 @@
-//! Calls that a policy holds for a while, or that wait for a service's room, in bounded number and size.
+//! Calls and answers that a policy holds for a while, and calls that wait for a service's room: in bounded number and size.
 
 use crate::apps::AppId;
 use std::collections::BTreeMap;
-use tollfree_ring::Flags;
+use tollfree_ring::{Flags, VerdictAt};
 use tollfree_transport::IncomingCall;
+use tollfree_wire::Code;
 
 /// Most calls that are held at once.
 const HELD_MAX: usize = 4096;
 /// Most bytes of theirs that are held.
 const BYTES_MAX: usize = 32 << 20;
 
-/// A call that waits.
+/// A call that waits, on its way there or back.
 #[derive(Debug)]
 pub enum Held {
     /// It has come from another host.
@@ -19,6 +20,28 @@ pub enum Held {
     Leaving { token: u64, flat: Vec<u8> },
     /// The same, and it is for an application here, whose policy has let it through. That may have no room for it.
     Local { token: u64, flat: Vec<u8>, judged: Option<u64>, awaits: Option<AppId> },
+    /// A service here has answered it; it goes back to another host.
+    Reply { call: IncomingCall, answer: Box<Answered> },
+    /// It is answered; an application here has made it: its key in `outgoing`.
+    Response { token: u64, answer: Box<Answered> },
+}
+
+/// A service's answer that waits, as judged. Its body is a copy: the room that it was in is free.
+#[derive(Debug)]
+pub struct Answered {
+    pub status: Code,
+    pub at: VerdictAt,
+    pub flags: Flags,
+    pub layout: u32,
+    pub flat: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+impl Answered {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.flat.len() + self.body.len()
+    }
 }
 
 /// A request from another host that waits.
@@ -41,6 +64,7 @@ impl Held {
         match self {
             Held::Arrived(arrived) => arrived.flat.len() + arrived.body.len(),
             Held::Leaving { flat, .. } | Held::Local { flat, .. } => flat.len(),
+            Held::Reply { answer, .. } | Held::Response { answer, .. } => answer.bytes(),
         }
     }
 }
@@ -87,7 +111,7 @@ impl Delayed {
         self.bytes -= held.bytes();
         match held {
             Held::Arrived(arrived) => Some(arrived),
-            Held::Leaving { .. } | Held::Local { .. } => None,
+            _ => None,
         }
     }
 

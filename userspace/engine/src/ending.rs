@@ -131,6 +131,14 @@ impl<D: Driver> Core<D> {
         let ended = self.end_back(now, judged, Ended::Status(status, why.to_owned()));
         match caller {
             Caller::Stream => self.end_stream(remote, ended),
+            caller => self.end_caller(now, caller, ended),
+        }
+    }
+
+    /// Ends a call that was served here, other than a stream, as the engine or a policy wants it.
+    pub fn end_caller(&mut self, now: u64, caller: Caller, ended: Ended) {
+        match caller {
+            Caller::Stream => {}
             Caller::Remote(call) => self.refusals.push(Refusal { call, ended }),
             Caller::Local { outgoing } => self.fail_as(now, outgoing, ended),
         }

@@ -229,8 +229,9 @@ impl<D: Driver> Core<D> {
         Some(self.judged.insert(judged))
     }
 
-    /// Shows what answers a call to the policy that has let it through, once. `Err` says how the call ends instead.
-    pub fn judge_back(&mut self, now: u64, judged: Option<u64>, back: &mut Back<'_>) -> Result<(), Ended> {
+    /// Shows what answers a call to the policy that has let it through, once; gives for how many ns the answer is to be
+    /// held. `Err` says how the call ends instead.
+    pub fn judge_back(&mut self, now: u64, judged: Option<u64>, back: &mut Back<'_>) -> Result<u64, Ended> {
         self.judge_back_from(now, judged, None, back)
     }
 
@@ -240,8 +241,8 @@ impl<D: Driver> Core<D> {
         judged: Option<u64>,
         ended_at: Option<usize>,
         back: &mut Back<'_>,
-    ) -> Result<(), Ended> {
-        let Some(mut judged) = judged.and_then(|key| self.judged.remove(key)) else { return Ok(()) };
+    ) -> Result<u64, Ended> {
+        let Some(mut judged) = judged.and_then(|key| self.judged.remove(key)) else { return Ok(0) };
         let Core { sessions, server_gate, client_gate, config, .. } = self;
         let gate = match judged.side {
             Side::Server => server_gate,
@@ -284,7 +285,7 @@ impl<D: Driver> Core<D> {
             self.count(Reason::PolicyAudit);
         }
         match outcome.verdict {
-            Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => Ok(()),
+            Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => Ok(outcome.delay_ns),
             Verdict::Drop(reason) => {
                 self.count(reason);
                 Err(Ended::Dropped)

@@ -197,7 +197,7 @@ fn assemble(
         decisions,
         shared,
         homes,
-        needs: needs::of(&policy),
+        needs: needs::of(&policy, &groups, schema),
         chances: effects::chances(&policy),
     }
 }

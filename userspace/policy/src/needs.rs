@@ -1,6 +1,8 @@
 //! What a policy needs besides calls, so that a daemon can refuse what it could not honour.
 
-use crate::ir::{Action, Body, Effect, Exit, Policy, Statement};
+use crate::effects::{Node, visit};
+use crate::ir::{Action, Body, Effect, Exit, Group, Policy, Statement};
+use tollfree_schema::Manifest;
 
 /// What a policy needs besides calls: names from the daemon's configuration, and abilities.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,11 +21,11 @@ pub struct Needs {
     pub retry: bool,
     /// Takes backends out of service.
     pub eject: bool,
-    /// Holds responses.
-    pub delayed_response: bool,
+    /// A streaming method, by its path, whose response it holds.
+    pub delayed_stream: Option<String>,
 }
 
-pub(crate) fn of(policy: &Policy) -> Needs {
+pub(crate) fn of(policy: &Policy, groups: &[Group], schema: &Manifest) -> Needs {
     let mut needs = Needs {
         backends: policy.selectors.clone(),
         authorisers: policy.authorisers.clone(),
@@ -32,28 +34,39 @@ pub(crate) fn of(policy: &Policy) -> Needs {
         metadata: policy.metadata.clone(),
         retry: false,
         eject: false,
-        delayed_response: false,
+        delayed_stream: None,
     };
-    for element in &policy.elements {
+    for (at, element) in policy.elements.iter().enumerate() {
         if let Some(Body::Block(block)) = &element.request {
-            needs.block(block, false);
+            needs.block(block);
         }
-        if let Some(block) = &element.response {
-            needs.block(block, true);
+        let Some(block) = &element.response else { continue };
+        needs.block(block);
+        if delays(block) {
+            let covered = groups.iter().filter(|group| group.covered.get(at) == Some(&true));
+            let ids: Vec<u32> = covered.flat_map(|group| &group.methods).map(|method| method.id).collect();
+            let mut streams = schema.methods().filter(|method| !method.streaming.is_unary());
+            let stream = streams.find(|method| ids.contains(&method.id));
+            needs.delayed_stream = needs.delayed_stream.or(stream.map(|method| method.path.clone()));
         }
     }
     needs
 }
 
+fn delays(block: &[Statement]) -> bool {
+    let mut delays = false;
+    visit(block, &mut |node| delays |= matches!(node, Node::Action(Action::Effect(Effect::Delay(_)))));
+    delays
+}
+
 impl Needs {
-    fn block(&mut self, block: &[Statement], response: bool) {
+    fn block(&mut self, block: &[Statement]) {
         for statement in block {
             match &statement.action {
                 Action::Match { subject: _, arms } => {
-                    arms.iter().for_each(|arm| self.block(&arm.body, response));
+                    arms.iter().for_each(|arm| self.block(&arm.body));
                 }
                 Action::Effect(Effect::Eject { .. }) => self.eject = true,
-                Action::Effect(Effect::Delay(_)) => self.delayed_response |= response,
                 Action::Exit(Exit::Retry { .. }) => self.retry = true,
                 _ => {}
             }

@@ -19,7 +19,7 @@ pub fn check(name: &str, compiled: &Compiled, keys: &BTreeMap<String, Secret>) -
         metadata: _,
         retry,
         eject,
-        delayed_response,
+        delayed_stream,
     } = &compiled.needs;
     let missing = |what: String| {
         Err(format!(
@@ -45,8 +45,8 @@ pub fn check(name: &str, compiled: &Compiled, keys: &BTreeMap<String, Secret>) -
     if *eject {
         return missing("it ejects backends, of which this daemon knows one per service".to_owned());
     }
-    if *delayed_response {
-        return missing("it delays responses, and this daemon delays requests only".to_owned());
+    if let Some(path) = delayed_stream {
+        return missing(format!("it delays the responses of {path}, whose stream this daemon does not hold"));
     }
     if let Some(asked) = peer.iter().find(|asked| !asked.starts_with("label.")) {
         return missing(format!(

@@ -7,6 +7,7 @@ use tollfree_ring::VerdictAt;
 use tollfree_wire::Code;
 
 const HASH: &str = "demo.Hash";
+const SIDES: [Side; 2] = [Side::Client, Side::Server];
 /// Counts what it lets through, and what comes back.
 const COUNTING: &str = "state:\n    asked: u64\n    ended: u64\n\
     count_it()\n\
@@ -85,4 +86,63 @@ fn calls_are_held_and_refused_in_a_policys_own_words() {
     caller.cancel(3);
     assert!(service.next_within(Duration::from_millis(150)).is_none_or(|told| told.call == request.call));
     assert_eq!(server.status().calls_delayed, 0);
+}
+
+/// Holds what has come back for alice.
+const HOLDING: &str = "hold()\nhold():\n    request:\n        send(rpc)\n    response:\n        match status:\n\
+    \x20           OK => delay(80ms)\n            _ => pass\n        send(rpc)\n";
+
+#[test]
+fn answers_are_held_at_either_end_and_on_one_host() {
+    for (apart, side) in [false, true].into_iter().flat_map(|apart| SIDES.map(|side| (apart, side))) {
+        let server = Host::start(&[]);
+        let client = Host::start(&[(HASH, server.address)]);
+        let serving = if apart { &server } else { &client };
+        let mut service = serving.attach("service", &plain(), &[HASH]);
+        let mut caller = client.attach("caller", &plain(), &[]);
+        if side == Side::Server { serving } else { &client }.policy(side, HOLDING, &plain());
+        // One packet, and many.
+        for (cookie, len) in [(1, 10), (2, 300_000)] {
+            let body: Vec<u8> = (0..len).map(|at: u32| at as u8).collect();
+            caller.call(cookie, "alice", b"x", None);
+            let request = service.next();
+            let answered = Instant::now();
+            service.respond(request.call, Code::Ok, &body);
+            let response = caller.next();
+            assert!(answered.elapsed() >= Duration::from_millis(80), "{side:?}, apart {apart}");
+            assert_eq!((response.status, response.call), (Code::Ok, cookie));
+            assert!(response.body == body);
+        }
+        // What is not held does not wait, and comes as it was.
+        caller.call(3, "alice", b"x", None);
+        let request = service.next();
+        service.respond(request.call, Code::NotFound, b"nothing");
+        let response = caller.next();
+        assert_eq!((response.status, response.at), (Code::NotFound, VerdictAt::Application));
+        assert_eq!((serving.status().calls_open, client.status().calls_open), (0, 0));
+    }
+}
+
+#[test]
+fn a_held_answer_outlives_its_service_but_not_its_deadline() {
+    for side in SIDES {
+        let (server, client, mut service, mut caller) = hosts();
+        if side == Side::Server { &server } else { &client }.policy(side, HOLDING, &plain());
+        let mut answer = |caller: &mut App, cookie, deadline| {
+            caller.call(cookie, "alice", b"x", deadline);
+            let request = service.next();
+            service.respond(request.call, Code::Ok, b"an answer");
+        };
+        answer(&mut caller, 1, Some(Duration::from_millis(40)));
+        assert_eq!(caller.next().status, Code::DeadlineExceeded, "{side:?}");
+        answer(&mut caller, 2, None);
+        std::thread::sleep(Duration::from_millis(30));
+        caller.cancel(2);
+        assert_eq!(caller.next().status, Code::Cancelled, "{side:?}");
+        assert!(caller.next_within(Duration::from_millis(120)).is_none(), "{side:?}: nothing comes behind");
+        answer(&mut caller, 3, None);
+        std::thread::sleep(Duration::from_millis(30));
+        server.handle.send(Command::Detach(service.id)).unwrap();
+        assert_eq!((caller.next().body, server.status().calls_open), (b"an answer".to_vec(), 0), "{side:?}");
+    }
 }
