@@ -1,5 +1,5 @@
-//! What the guest has: BusyBox, the command-line tool, every policy, a test of the network backends and the kernel's modules
-//! that it needs.
+//! What the guest has: BusyBox, the command-line tool, every policy, tests that need a kernel, and the kernel's modules that
+//! these need.
 
 use super::VERDICT;
 use super::archive::Archive;
@@ -10,7 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The kernel's modules that the backends' tests need, those first that others need; below its `kernel` folder.
+/// The tests that run there: a package, and a test of its.
+const TESTS: [(&str, &str); 3] =
+    [("tollfree-nic", "afxdp"), ("tollfree-loader", "attach"), ("tollfree-loader", "policy")];
+/// The objects that they load, by where they were built: their places are compiled into the tests.
+const OBJECTS: [&str; 4] =
+    ["tollfree.bpf.o", "tollfree-trace.bpf.o", "test-policy.bpf.o", "test-policy-wide.bpf.o"];
+/// The kernel's modules that the tests need, those first that others need; below its `kernel` folder.
 const MODULES: [&str; 6] = [
     "net/llc/llc.ko",
     "net/802/stp.ko",
@@ -31,15 +37,24 @@ pub fn write(image: &Path, kernel: &Path) -> Result<usize> {
     let mut shared = libraries(&ip)?;
     archive.file(Path::new("bin/ip"), &ip)?;
     let tollfree = target_dir().join("debug/tollfree");
-    for (name, program) in [("tollfree", &tollfree), ("afxdp", &backend_test()?)] {
+    let mut programs = vec![("tollfree", tollfree.clone())];
+    for (package, test) in TESTS {
+        programs.push((test, built_test(package, test)?));
+    }
+    for (name, program) in &programs {
         // Without its debug information it is a tenth as long, and the guest unpacks it into memory.
         let stripped = image.with_file_name(name);
         execute(Command::new("strip").arg("-o").arg(&stripped).arg(program))?;
         archive.file(&Path::new("bin").join(name), &stripped)?;
         shared.extend(libraries(program)?);
     }
+    archive.folder(inside(&root().join("userspace/loader")))?;
+    for object in OBJECTS {
+        let object = root().join("target/ebpf").join(object);
+        archive.file(inside(&object), &object)?;
+    }
     for library in shared {
-        archive.file(library.strip_prefix("/").unwrap_or(&library), &library)?;
+        archive.file(inside(&library), &library)?;
     }
     for module in MODULES {
         let name = Path::new(module).file_name().unwrap_or_default();
@@ -84,6 +99,7 @@ fn policies(archive: &mut Archive, tollfree: &Path, image: &Path) -> Result<(usi
 /// What the guest does. Nothing is skipped there: it has all that the tests need.
 fn init(arguments: &str) -> String {
     let modules = MODULES.map(|module| module.rsplit('/').next().unwrap_or(module)).join(" ");
+    let tests = TESTS.map(|(_, test)| test).join(" ");
     format!(
         "#!/bin/busybox sh\n\
          export PATH=/bin\n\
@@ -94,25 +110,32 @@ fn init(arguments: &str) -> String {
          failed=0\n\
          tollfree program verify --object /data/tollfree.bpf.o --schema /data/shop.json{arguments} || failed=1\n\
          for module in {modules}; do busybox insmod /modules/$module || failed=1; done\n\
-         afxdp --test-threads=1 --nocapture >/tmp/afxdp 2>&1 || failed=1\n\
-         busybox cat /tmp/afxdp\n\
-         busybox grep -q skipped: /tmp/afxdp && failed=1\n\
+         for test in {tests}; do\n\
+         $test --test-threads=1 --nocapture >/tmp/said 2>&1 || failed=1\n\
+         busybox cat /tmp/said\n\
+         busybox grep -q skipped: /tmp/said && failed=1\n\
+         done\n\
          echo \"{VERDICT}$failed\"\n\
          busybox poweroff -f\n"
     )
 }
 
-/// The tests of the `afxdp` backend, built.
-fn backend_test() -> Result<PathBuf> {
+/// A test of a package, built.
+fn built_test(package: &str, test: &str) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["test", "--no-run", "--message-format=json", "-p", "tollfree-nic", "--test", "afxdp"]);
+    build.args(["test", "--no-run", "--message-format=json", "-p", package, "--test", test]);
     println!("$ {}", shown(&build));
     let output = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     let mut artifacts = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| {
         let message: serde_json::Value = serde_json::from_slice(line).ok()?;
-        (message["target"]["name"] == "afxdp").then(|| message["executable"].as_str().map(PathBuf::from))?
+        (message["target"]["name"] == test).then(|| message["executable"].as_str().map(PathBuf::from))?
     });
-    artifacts.next_back().context("cargo does not say where the backend's tests are")
+    artifacts.next_back().with_context(|| format!("cargo does not say where the test {test} of {package} is"))
+}
+
+/// A path of this host as the archive has it: without the root.
+fn inside(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
 }
 
 fn find_module(kernel: &Path, module: &str) -> Result<PathBuf> {

@@ -1,6 +1,6 @@
 //! `test-vm`: another kernel, Debian's 6.1, the oldest that Tollfree promises, booted in QEMU without hardware support from
-//! an initramfs of a few files. There the programs and every policy of the standard library meet the verifier, and the
-//! `afxdp` backend runs its tests, with VLANs, which the kernel at hand may not have.
+//! an initramfs of a few files. There the programs and every policy of the standard library meet the verifier, policies are
+//! loaded and swapped, and the `afxdp` backend runs its tests, with VLANs, which the kernel at hand may not have.
 //!
 //! What it needs and has not is named, and the test counts as skipped. The kernel's package is downloaded and unpacked into
 //! `target/vm`, never installed.
