@@ -32,7 +32,7 @@ impl<D: Driver> Core<D> {
         let flat = &mut flat[..flat_span.len as usize];
         let Some(app) = self.apps.get(id.0) else { return };
         app.port.read(flat_span, 0, flat);
-        let Incoming { caller, judged, .. } = call;
+        let Incoming { caller, judged, ends_ns, .. } = call;
         let mut back = Back { status, layout, flat, body_len: body.len };
         match (self.judge_back(now, judged, &mut back), caller) {
             (_, Caller::Stream) => return,
@@ -42,60 +42,74 @@ impl<D: Driver> Core<D> {
             }
             (Ok(0), Caller::Local { outgoing }) => self.reply_local(now, id, submission, outgoing, flat),
             (Ok(delay_ns), caller) => {
-                let answer = self.answered(id, submission, flat);
-                self.hold_reply(now, delay_ns, caller, answer);
+                let due = now.saturating_add(delay_ns);
+                self.hold_reply(now, (due, ends_ns), caller, id, submission, flat);
             }
             (Err(ended), caller) => self.end_caller(now, caller, ended),
         }
         self.release(id, handle);
     }
 
-    /// What an application has answered, copied.
-    fn answered(&self, id: AppId, submission: &Submission, flat: &[u8]) -> Answered {
+    /// What an application has answered, copied; `None` where there is no room to hold it.
+    fn answered(&self, id: AppId, submission: &Submission, flat: &[u8]) -> Option<Answered> {
         let &Submission { status, flags, layout, body: span, .. } = submission;
+        if !self.delayed.has_room(flat.len() + span.len as usize) {
+            return None;
+        }
         let mut body = vec![0; span.len as usize];
         if let Some(app) = self.apps.get(id.0) {
             app.port.read(span, 0, &mut body);
         }
-        Answered { status, at: decided_by(status), flags, layout, flat: flat.to_vec(), body }
+        Some(Answered { status, at: decided_by(status), flags, layout, flat: flat.to_vec(), body })
     }
 
-    /// Holds a judged answer of a service here.
-    fn hold_reply(&mut self, now: u64, delay_ns: u64, caller: Caller, answer: Answered) {
-        if !self.delayed.has_room(answer.bytes()) {
+    /// Holds a judged answer of a service here, until it is due or the time is over that a policy allows the call.
+    fn hold_reply(
+        &mut self,
+        now: u64,
+        (due, ends_ns): (u64, Option<u64>),
+        caller: Caller,
+        id: AppId,
+        submission: &Submission,
+        flat: &[u8],
+    ) {
+        let Some(answer) = self.answered(id, submission, flat) else {
             return self.end_caller(now, caller, crowded());
-        }
-        let answer = Box::new(answer);
-        let held = match caller {
-            Caller::Stream => return,
-            Caller::Remote(call) => Held::Reply { call, answer },
-            Caller::Local { outgoing: token } => Held::Response { token, answer },
         };
-        self.delayed.hold(now.saturating_add(delay_ns), held);
+        match (caller, ends_ns) {
+            (Caller::Stream, _) => {}
+            (Caller::Remote(call), Some(ends_ns)) if ends_ns < due => {
+                self.delayed.hold(ends_ns, Held::Reply { call, answer: Box::new(Answered::too_late()) });
+            }
+            (Caller::Remote(call), _) => {
+                self.delayed.hold(due, Held::Reply { call, answer: Box::new(answer) });
+            }
+            // Its own deadline says when it ends.
+            (Caller::Local { outgoing: token }, _) => {
+                self.delayed.hold(due, Held::Response { token, answer: Box::new(answer) });
+            }
+        }
     }
 
     /// Holds a judged answer on its way to an application here. The call stays in the books: it can still be cancelled, and
     /// its deadline ends it.
     pub fn hold_response(&mut self, now: u64, delay_ns: u64, call: Outgoing, answer: Answered) {
-        if !self.delayed.has_room(answer.bytes()) {
-            return self.end_here(now, call, crowded());
-        }
         let progress = Progress::Delayed;
-        let call = Outgoing { progress, judged: None, requests: None, remote: None, ..call };
+        let call = Outgoing { progress, judged: None, binding: None, requests: None, remote: None, ..call };
         let (token, answer) = (self.insert_outgoing(call), Box::new(answer));
         self.delayed.hold(now.saturating_add(delay_ns), Held::Response { token, answer });
     }
 
     /// Sends an answer that was held to another host.
     pub fn reply_held(&mut self, now: u64, transport: &mut Transport, call: IncomingCall, answer: Answered) {
-        let Answered { status, at: _, flags, layout, flat, body } = answer;
+        let Answered { status, at, flags, layout, flat, body } = answer;
         let body_len = body.len() as u32;
         let key = self.held.insert(HeldReply::Batch(body));
         let Some(HeldReply::Batch(body)) = self.held.get(key) else { return };
         let mut copied = body.is_empty();
         let reply = Reply {
             status,
-            by_engine: false,
+            by_engine: at == VerdictAt::Engine,
             layout,
             flat: &flat,
             metadata: flags.metadata,
@@ -165,8 +179,10 @@ impl<D: Driver> Core<D> {
         match self.judge_back(now, call.judged, &mut back) {
             Ok(0) => {}
             Ok(delay_ns) => {
-                let answer = self.answered(id, submission, flat);
-                return self.hold_response(now, delay_ns, call, answer);
+                return match self.answered(id, submission, flat) {
+                    Some(answer) => self.hold_response(now, delay_ns, call, answer),
+                    None => self.end_here(now, call, crowded()),
+                };
             }
             Err(ended) => return self.end_here(now, call, ended),
         }

@@ -108,6 +108,13 @@ impl Bindings {
         Self::waiting(self.0.remove(key))
     }
 
+    /// Forgets what was agreed on, so that the next call asks again. A question under way stays: calls wait for it.
+    pub fn doubt(&mut self, key: &Key) {
+        if let Some(Binding::Agreed) = self.0.get(key) {
+            self.0.remove(key);
+        }
+    }
+
     /// Forgets what was agreed with a peer whose session is over. Questions under way stay: the transport ends them.
     pub fn forget_peer(&mut self, peer: Peer) {
         self.0.retain(|key, binding| key.peer != peer || matches!(binding, Binding::Asking { .. }));

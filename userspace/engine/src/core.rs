@@ -12,6 +12,7 @@ use crate::exchange::Exchanges;
 use crate::frames::Answer;
 use crate::gate::Gate;
 use crate::identity::Peer;
+use crate::inbound::crowded;
 use crate::log::PolicyLog;
 use crate::slab::Slab;
 use crate::streams::Direction;
@@ -198,7 +199,7 @@ impl<D: Driver> Core<D> {
                 if status == Code::FailedPrecondition
                     && let Some(key) = binding
                 {
-                    self.bindings.forget(&key);
+                    self.bindings.doubt(&key);
                 }
                 let mut copy = [0; FLAT_MAX];
                 let mut flat = flat;
@@ -209,6 +210,9 @@ impl<D: Driver> Core<D> {
                     let mut back = Back { status, layout, flat: changed, body_len: body.len() as u32 };
                     match self.judge_back(now, judged, &mut back) {
                         Ok(0) => flat = changed,
+                        Ok(_) if !self.delayed.has_room(flat.len() + body.len()) => {
+                            return self.end_here(now, call, crowded());
+                        }
                         Ok(delay_ns) => {
                             let (flat, body) = (changed.to_vec(), body.to_vec());
                             let answer = Answered { status, at, flags, layout, flat, body };

@@ -1,6 +1,7 @@
 //! Calls and answers that a policy holds for a while, and calls that wait for a service's room: in bounded number and size.
 
 use crate::apps::AppId;
+use crate::inbound::TOO_LATE;
 use std::collections::BTreeMap;
 use tollfree_ring::{Flags, VerdictAt};
 use tollfree_transport::IncomingCall;
@@ -38,9 +39,16 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// Bytes that it takes.
-    pub fn bytes(&self) -> usize {
-        self.flat.len() + self.body.len()
+    /// What a caller hears whose answer was held for longer than a policy allows the call.
+    pub fn too_late() -> Answered {
+        Answered {
+            status: Code::DeadlineExceeded,
+            at: VerdictAt::Engine,
+            flags: Flags::default(),
+            layout: 0,
+            flat: Vec::new(),
+            body: TOO_LATE.into(),
+        }
     }
 }
 
@@ -64,7 +72,9 @@ impl Held {
         match self {
             Held::Arrived(arrived) => arrived.flat.len() + arrived.body.len(),
             Held::Leaving { flat, .. } | Held::Local { flat, .. } => flat.len(),
-            Held::Reply { answer, .. } | Held::Response { answer, .. } => answer.bytes(),
+            Held::Reply { answer, .. } | Held::Response { answer, .. } => {
+                answer.flat.len() + answer.body.len()
+            }
         }
     }
 }
@@ -103,16 +113,29 @@ impl Delayed {
         Some(held)
     }
 
-    /// Takes a call out that nobody waits for any more.
+    /// Takes out a call of another host, or its answer, that nobody waits for any more; returns the call.
     pub fn withdraw(&mut self, call: IncomingCall) -> Option<Box<Arrived>> {
-        let is_it = |held: &Held| matches!(held, Held::Arrived(arrived) if arrived.call == call);
-        let key = *self.queue.iter().find(|(_, held)| is_it(held))?.0;
-        let held = self.queue.remove(&key)?;
-        self.bytes -= held.bytes();
-        match held {
+        let held = self.take(|held| match held {
+            Held::Arrived(arrived) => arrived.call == call,
+            Held::Reply { call: other, .. } => *other == call,
+            _ => false,
+        });
+        match held? {
             Held::Arrived(arrived) => Some(arrived),
             _ => None,
         }
+    }
+
+    /// Takes out the answer to a call made here that nobody waits for any more.
+    pub fn withdraw_response(&mut self, outgoing: u64) {
+        self.take(|held| matches!(held, Held::Response { token, .. } if *token == outgoing));
+    }
+
+    fn take(&mut self, is_it: impl Fn(&Held) -> bool) -> Option<Held> {
+        let key = *self.queue.iter().find(|(_, held)| is_it(held))?.0;
+        let held = self.queue.remove(&key)?;
+        self.bytes -= held.bytes();
+        Some(held)
     }
 
     /// How many wait.

@@ -179,8 +179,12 @@ impl<D: Driver> Core<D> {
         match call.progress {
             Progress::Binding => self.bindings.withdraw(token),
             Progress::Sent(handle) => transport.cancel(now, handle),
-            Progress::Local { incoming } => self.tell_cancelled(now, incoming, Code::Cancelled),
-            Progress::Open | Progress::Delayed | Progress::Dropped(_) => {}
+            Progress::Local { incoming } => {
+                self.delayed.withdraw_response(token);
+                self.tell_cancelled(now, incoming, Code::Cancelled);
+            }
+            Progress::Delayed => self.delayed.withdraw_response(token),
+            Progress::Open | Progress::Dropped(_) => {}
         }
     }
 }

@@ -198,7 +198,11 @@ impl Gate {
     pub fn sees_responses(&self, key: u64, metadata: Metadata<'_>) -> Option<Kept> {
         let Judge { program, .. } = self.judges.get(key)?;
         let keys = if program.keep_metadata() { program.metadata() } else { &[] };
-        let value = |key: &String| Some((key.clone(), text(metadata.get(key)?)?.to_owned()));
+        let value = |key: &String| {
+            let mut values =
+                metadata.iter().filter(|(known, _)| known == key).filter_map(|(_, value)| text(value));
+            Some((key.clone(), values.next()?.to_owned()))
+        };
         program.has_response().then(|| Kept {
             request: program.keep_request(),
             metadata: keys.iter().filter_map(value).collect(),

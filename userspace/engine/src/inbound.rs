@@ -21,7 +21,7 @@ use tollfree_wire::{Code, Metadata, Reason};
 use tracing::{info, warn};
 
 /// What a caller reads whose call took longer than a policy allows.
-const TOO_LATE: &str = "the deadline, or the time that a policy allows, passed before an answer came";
+pub const TOO_LATE: &str = "the deadline, or the time that a policy allows, passed before an answer came";
 
 /// A judged request from another host.
 struct Request<'a> {

@@ -39,7 +39,7 @@ impl<D: Driver> Core<D> {
         layout: u32,
         flat: &mut [u8],
     ) -> Result<(), Refused> {
-        let Some(&Outgoing { origin: Origin::App { body, .. }, method, deadline_ns, .. }) =
+        let Some(&Outgoing { origin: Origin::App { body, .. }, method, flags, deadline_ns, .. }) =
             self.outgoing.get(token)
         else {
             return Ok(());
@@ -49,7 +49,11 @@ impl<D: Driver> Core<D> {
         let arrival = self.server_gate.in_force();
         let arrival = arrival.map_or(Arrival::Free, |key| Arrival::Judge(key, Start::Chain));
         let body_len = body.len;
-        let said = self.outgoing.get_mut(token).and_then(|call| call.metadata.take());
+        let said = match self.outgoing.get_mut(token).and_then(|call| call.metadata.take()) {
+            Some(said) => Some(said),
+            // A policy that reads it may have come in force since the call was made.
+            None => self.read_metadata(client, flags, body)?,
+        };
         let asked = Asked {
             side: Side::Server,
             method,

@@ -284,7 +284,10 @@ impl<D: Driver> Core<D> {
         for token in self.outgoing.keys_where(over) {
             let (mut status, mut why) = (Code::DeadlineExceeded, "the deadline passed before an answer came");
             match self.outgoing.get(token).map(|call| call.progress) {
-                Some(Progress::Local { incoming }) => self.tell_cancelled(now, incoming, status),
+                Some(Progress::Local { incoming }) => {
+                    self.delayed.withdraw_response(token);
+                    self.tell_cancelled(now, incoming, status);
+                }
                 Some(Progress::Binding) => self.bindings.withdraw(token),
                 Some(Progress::Dropped(lost)) => {
                     status = lost;
@@ -293,7 +296,8 @@ impl<D: Driver> Core<D> {
                     }
                 }
                 Some(Progress::Open) => self.cancel_remote(token),
-                Some(Progress::Sent(_) | Progress::Delayed) | None => {}
+                Some(Progress::Delayed) => self.delayed.withdraw_response(token),
+                Some(Progress::Sent(_)) | None => {}
             }
             self.fail(now, token, status, VerdictAt::Engine, why);
         }

@@ -37,6 +37,12 @@ impl Object {
         if let Some(stranger) = found.programs.iter().find(|name| *name != PROGRAM && part(name).is_none()) {
             return Err(unusable(format!("its program {stranger} is no part of a policy")));
         }
+        let is_xdp = |program: &aya_obj::Program| {
+            matches!(program.section, aya_obj::ProgramSection::Xdp { frags: false, .. })
+        };
+        if let Some((other, _)) = parsed.programs.iter().find(|(_, program)| !is_xdp(program)) {
+            return Err(unusable(format!("its program {other} is not an XDP program of single buffers")));
+        }
         for (name, map) in &parsed.maps {
             found.take(name, map.into(), tables)?;
         }

@@ -78,12 +78,12 @@ impl Pins {
         self.root.join("own")
     }
 
-    /// The maps that a policy being applied has to itself.
+    /// The maps that a policy has to itself whose pins are not in their places yet.
     pub fn staged_own(&self) -> PathBuf {
         self.staging().join("own")
     }
 
-    /// The tables of a policy that is being applied.
+    /// Pins of a policy that judges already, on their way to their places.
     pub fn staging(&self) -> PathBuf {
         self.root.join("staging")
     }

@@ -3,8 +3,8 @@
 use crate::Error;
 use aya_obj::Function;
 use libbpf_rs::libbpf_sys::{
-    BPF_PROG_TYPE_XDP, BPF_XDP, bpf_btf_load, bpf_insn, bpf_link_detach, bpf_link_get_fd_by_id, bpf_obj_pin,
-    bpf_prog_load, bpf_prog_load_opts,
+    BPF_PROG_TYPE_XDP, BPF_XDP, bpf_btf_load, bpf_func_info, bpf_insn, bpf_line_info, bpf_link_detach,
+    bpf_link_get_fd_by_id, bpf_obj_pin, bpf_prog_load, bpf_prog_load_opts,
 };
 use std::ffi::{CStr, CString};
 use std::io;
@@ -88,10 +88,10 @@ fn try_load(new: &NewProgram<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
         options.prog_btf_fd = btf.as_raw_fd() as u32;
         options.func_info = functions.as_ptr().cast();
         options.func_info_cnt = code.func_info.len() as u32;
-        options.func_info_rec_size = code.func_info_rec_size as u32;
+        options.func_info_rec_size = size_of::<bpf_func_info>() as u32;
         options.line_info = lines.as_ptr().cast();
         options.line_info_cnt = code.line_info.len() as u32;
-        options.line_info_rec_size = code.line_info_rec_size as u32;
+        options.line_info_rec_size = size_of::<bpf_line_info>() as u32;
     }
     if !log.is_empty() {
         options.log_level = 1;
@@ -101,8 +101,8 @@ fn try_load(new: &NewProgram<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     const { assert!(size_of::<bpf_insn>() == 8) };
     let instructions: *const bpf_insn = code.instructions.as_ptr().cast();
     let count = code.instructions.len() as u64;
-    // SAFETY: name and licence end with a NUL; instructions, both records and the log are as long as the kernel is told,
-    // the instructions of either library are the kernel's eight bytes each, and all live until the call returns.
+    // SAFETY: name and licence end with a NUL; instructions, the log and both lists of records are as long as the kernel is
+    // told (aya writes records without what newer compilers may add to them), the instructions of either library are the kernel's eight bytes each, and all live until the call returns.
     opened(unsafe {
         bpf_prog_load(
             BPF_PROG_TYPE_XDP,

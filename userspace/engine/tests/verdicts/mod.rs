@@ -90,7 +90,7 @@ fn calls_are_held_and_refused_in_a_policys_own_words() {
 
 /// Holds what has come back for alice.
 const HOLDING: &str = "hold()\nhold():\n    request:\n        send(rpc)\n    response:\n        match status:\n\
-    \x20           OK => delay(80ms)\n            _ => pass\n        send(rpc)\n";
+    \x20           OK => delay(300ms)\n            _ => pass\n        send(rpc)\n";
 
 #[test]
 fn answers_are_held_at_either_end_and_on_one_host() {
@@ -109,7 +109,7 @@ fn answers_are_held_at_either_end_and_on_one_host() {
             let answered = Instant::now();
             service.respond(request.call, Code::Ok, &body);
             let response = caller.next();
-            assert!(answered.elapsed() >= Duration::from_millis(80), "{side:?}, apart {apart}");
+            assert!(answered.elapsed() >= Duration::from_millis(300), "{side:?}, apart {apart}");
             assert_eq!((response.status, response.call), (Code::Ok, cookie));
             assert!(response.body == body);
         }
@@ -139,10 +139,35 @@ fn a_held_answer_outlives_its_service_but_not_its_deadline() {
         std::thread::sleep(Duration::from_millis(30));
         caller.cancel(2);
         assert_eq!(caller.next().status, Code::Cancelled, "{side:?}");
-        assert!(caller.next_within(Duration::from_millis(120)).is_none(), "{side:?}: nothing comes behind");
+        assert!(caller.next_within(Duration::from_millis(20)).is_none(), "{side:?}: nothing comes behind");
+        let held = || server.status().calls_delayed + client.status().calls_delayed;
+        let until = Instant::now() + Duration::from_secs(5);
+        while held() > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(held(), 0, "{side:?}: nobody waits for it");
         answer(&mut caller, 3, None);
         std::thread::sleep(Duration::from_millis(30));
         server.handle.send(Command::Detach(service.id)).unwrap();
         assert_eq!((caller.next().body, server.status().calls_open), (b"an answer".to_vec(), 0), "{side:?}");
+    }
+}
+
+#[test]
+fn a_policys_timeout_ends_calls_whose_answers_it_holds() {
+    let policy = "f()\nf():\n    request:\n        timeout(60ms)\n        send(rpc)\n    response:\n        delay(5s)\n        send(rpc)\n";
+    for apart in [false, true] {
+        let server = Host::start(&[]);
+        let client = Host::start(&[(HASH, server.address)]);
+        let serving = if apart { &server } else { &client };
+        let mut service = serving.attach("service", &plain(), &[HASH]);
+        let mut caller = client.attach("caller", &plain(), &[]);
+        serving.policy(Side::Server, policy, &plain());
+        caller.call(1, "alice", b"x", None);
+        let request = service.next();
+        service.respond(request.call, Code::Ok, b"an answer");
+        let ended = caller.next();
+        assert_eq!((ended.status, ended.at), (Code::DeadlineExceeded, VerdictAt::Engine), "apart {apart}");
+        assert_eq!(serving.status().calls_delayed, 0, "apart {apart}");
     }
 }

@@ -43,7 +43,9 @@ impl Emitter<'_> {
     /// Whether a number is found for these arms alone, which look at it once: it need not be kept.
     fn is_only_matched(&self, slot: usize, op: &Op, arms: &[Arm]) -> Result<bool, Refused> {
         let once = self.reads.get(slot) == Some(&1) && arms.iter().all(|arm| arm.guard.is_none());
-        Ok(once && self.form_of_result(op)?.is_none())
+        // What these methods do not have can be text as well as a number.
+        let there = !matches!(op, Op::Copy(operand) if !self.has_value(operand));
+        Ok(once && there && self.form_of_result(op)?.is_none())
     }
 
     /// A slot's value, or that it has none.

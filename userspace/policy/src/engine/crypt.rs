@@ -2,15 +2,15 @@
 //! AES rounds, takes a third of AES-256-GCM's time for short texts, and needs nothing prepared per key; its nonce of 32
 //! bytes has room for chance.
 //!
-//! Two messages must never have the same nonce. Half of it is the *salt*, 128 random bits that a daemon draws for itself:
-//! no two daemons have the same. Behind it come a count, so that nonces with one salt differ; and the time, so that they
-//! differ too where a virtual machine was copied while it ran and goes on with the same salt and count twice.
+//! Two messages must never have the same nonce. Half of it is the *salt*, 128 random bits that each policy in each daemon
+//! draws for itself, and anew every second; behind it come the time and a count, so that nonces with one salt differ. A
+//! virtual machine that is copied while it runs goes on twice with one salt until that second is over: then only the clock's
+//! nanoseconds keep its nonces apart.
 //!
 //! An encrypted field is the nonce, the ciphertext and the tag: [`LONGER`] bytes more than the text was. Nothing else is
 //! authenticated, because what one method stores encrypted another gives back.
 
 use aegis::aegis256::Aegis256;
-use std::hash::{BuildHasher, RandomState};
 
 const SALT: usize = 16;
 const NONCE: usize = 32;
@@ -19,20 +19,27 @@ const TAG: usize = 16;
 pub const LONGER: usize = NONCE + TAG;
 /// The longest text that a field can have.
 const TEXT_MAX: usize = 255;
-
-/// Where texts are decrypted, until it is known that they are authentic.
-pub type Desk = [u8; TEXT_MAX];
-pub const DESK: Desk = [0; TEXT_MAX];
+/// How long a salt serves, in ns.
+const SALT_NS: u64 = 1_000_000_000;
 
 /// A secret key.
 #[derive(Clone, Copy)]
 pub struct Cipher([u8; 32]);
 
 /// The nonces that come next.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub struct Nonces {
     salt: [u8; SALT],
+    /// When it was drawn; `None`: there is none yet.
+    drawn_ns: Option<u64>,
     messages: u64,
+}
+
+/// With a salt of its own.
+impl Clone for Nonces {
+    fn clone(&self) -> Nonces {
+        Nonces::default()
+    }
 }
 
 impl std::fmt::Debug for Cipher {
@@ -51,7 +58,7 @@ impl Cipher {
     pub fn encrypt(&self, nonces: &mut Nonces, now_ns: u64, room: &mut [u8], length: usize) -> Option<usize> {
         let longer = length.checked_add(LONGER)?;
         let all = room.get_mut(..longer)?;
-        let nonce = nonces.next(now_ns);
+        let nonce = nonces.next(now_ns)?;
         all.copy_within(..length, NONCE);
         let (place, sealed) = all.split_first_chunk_mut()?;
         *place = nonce;
@@ -62,12 +69,13 @@ impl Cipher {
 
     /// Decrypts what is at the beginning of `room` over it; gives the text's length, or `None` where it is not authentic
     /// and stays as it was.
-    pub fn decrypt(&self, desk: &mut Desk, room: &mut [u8], length: usize) -> Option<usize> {
+    pub fn decrypt(&self, room: &mut [u8], length: usize) -> Option<usize> {
         let encrypted = room.get(..length)?;
         let (nonce, sealed) = encrypted.split_first_chunk::<NONCE>()?;
         let (sealed, tag) = sealed.split_last_chunk::<TAG>()?;
         // The library leaves zeros where a text is not authentic.
-        let text = desk.get_mut(..sealed.len())?;
+        let mut text = [0; TEXT_MAX];
+        let text = text.get_mut(..sealed.len())?;
         text.copy_from_slice(sealed);
         Aegis256::<TAG>::new(&self.0, nonce).decrypt_in_place(text, tag, &[]).ok()?;
         room.get_mut(..text.len())?.copy_from_slice(text);
@@ -76,17 +84,12 @@ impl Cipher {
 }
 
 impl Nonces {
-    /// By a salt from SipHash with a key from the operating system.
-    pub fn new() -> Nonces {
-        let random = RandomState::new();
-        let mut salt = [0; SALT];
-        for (half, number) in salt.as_chunks_mut::<8>().0.iter_mut().zip([0u8, 1]) {
-            *half = random.hash_one(number).to_le_bytes();
+    /// `None` where the operating system has no random bits.
+    fn next(&mut self, now_ns: u64) -> Option<[u8; NONCE]> {
+        if self.drawn_ns.is_none_or(|drawn_ns| now_ns.saturating_sub(drawn_ns) >= SALT_NS) {
+            getrandom::fill(&mut self.salt).ok()?;
+            self.drawn_ns = Some(now_ns);
         }
-        Nonces { salt, messages: 0 }
-    }
-
-    fn next(&mut self, now_ns: u64) -> [u8; NONCE] {
         self.messages += 1;
         let mut nonce = [0; NONCE];
         let (salt, rest) = nonce.split_at_mut(SALT);
@@ -94,7 +97,7 @@ impl Nonces {
         salt.copy_from_slice(&self.salt);
         time.copy_from_slice(&now_ns.to_le_bytes());
         count.copy_from_slice(&self.messages.to_le_bytes());
-        nonce
+        Some(nonce)
     }
 }
 
@@ -105,23 +108,23 @@ mod tests {
     #[test]
     fn what_was_encrypted_comes_back_and_nothing_else_does() {
         let (cipher, other) = (Cipher::new([7; 32]), Cipher::new([8; 32]));
-        let mut nonces = Nonces::new();
+        let mut nonces = Nonces::default();
         let mut room = [0; 80];
         room[..5].copy_from_slice(b"hello");
         assert_eq!(cipher.encrypt(&mut nonces, 1, &mut room, 5), Some(53));
         let encrypted = room;
         assert!(!encrypted.windows(5).any(|window| window == b"hello"));
-        assert_eq!(other.decrypt(&mut { DESK }, &mut room, 53), None);
+        assert_eq!(other.decrypt(&mut room, 53), None);
         assert_eq!(room, encrypted, "untouched");
         for byte in [0, 15, 16, 31, 32, 36, 37, 52] {
             room[byte] ^= 1;
-            assert_eq!(cipher.decrypt(&mut { DESK }, &mut room, 53), None);
+            assert_eq!(cipher.decrypt(&mut room, 53), None);
             room[byte] ^= 1;
         }
         for length in [0, 47, 52, 54, 81] {
-            assert_eq!(cipher.decrypt(&mut { DESK }, &mut room, length), None, "{length} bytes of it");
+            assert_eq!(cipher.decrypt(&mut room, length), None, "{length} bytes of it");
         }
-        assert_eq!(cipher.decrypt(&mut { DESK }, &mut room, 53), Some(5));
+        assert_eq!(cipher.decrypt(&mut room, 53), Some(5));
         assert_eq!(&room[..5], b"hello");
         let before = room;
         assert_eq!(cipher.encrypt(&mut nonces, 1, &mut room, 33), None, "no room");
@@ -136,18 +139,21 @@ mod tests {
         let cipher = Cipher::new([7; 32]);
         let mut room = [5; TEXT_MAX];
         let length = TEXT_MAX - LONGER;
-        assert_eq!(cipher.encrypt(&mut Nonces::new(), 1, &mut room, length), Some(TEXT_MAX));
-        assert_eq!(cipher.decrypt(&mut { DESK }, &mut room, TEXT_MAX), Some(length));
+        assert_eq!(cipher.encrypt(&mut Nonces::default(), 1, &mut room, length), Some(TEXT_MAX));
+        assert_eq!(cipher.decrypt(&mut room, TEXT_MAX), Some(length));
         assert_eq!(room[..length], [5; TEXT_MAX - LONGER]);
     }
 
     #[test]
     fn no_two_nonces_are_the_same() {
-        let (mut here, mut there) = (Nonces::new(), Nonces::new());
+        let (mut here, mut there) = (Nonces::default(), Nonces::default());
         assert_ne!(here.next(1), there.next(1), "of two daemons");
         assert_ne!(here.next(1), here.next(1), "of two messages at one time");
         let mut copy = here.clone();
-        assert_ne!(here.next(1), copy.next(2), "of a copied machine");
+        assert_ne!(here.next(1), copy.next(1), "of a copy");
+        let salt = |nonce: Option<[u8; NONCE]>| nonce.unwrap()[..SALT].to_vec();
+        assert_eq!(salt(here.next(1)), salt(here.next(SALT_NS)), "within a second");
+        assert_ne!(salt(here.next(SALT_NS)), salt(here.next(SALT_NS + 1)), "of the next second");
     }
 
     /// The first vector of the specification.

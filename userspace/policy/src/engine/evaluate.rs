@@ -2,7 +2,7 @@
 
 use super::answer::AnswerBlock;
 use super::code::{List, Probe, Step, Test};
-use super::crypt::{Cipher, Desk, Nonces};
+use super::crypt::{Cipher, Nonces};
 use super::log::Log;
 use super::outcome::{Eject, Outcome, Route, Verdict};
 use super::random::Random;
@@ -38,7 +38,6 @@ pub struct Memory {
     pub key: Key,
     pub random: Random,
     pub nonces: Nonces,
-    pub desk: Desk,
     pub log: Log,
     pub retries: Retries,
     pub answer: AnswerBlock,

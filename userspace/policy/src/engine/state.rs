@@ -4,7 +4,7 @@
 use super::answer::{AnswerBlock, Answered};
 use super::changes::Change;
 use super::code::Code;
-use super::crypt::{DESK, Nonces};
+use super::crypt::Nonces;
 use super::evaluate::Memory;
 use super::log::{Log, LogLine};
 use super::random::Random;
@@ -40,8 +40,7 @@ impl State {
                 tables: Tables::new(&code.specs, &code.shared),
                 key: Key::new(code.sizes.key),
                 random: Random::unpredictable(),
-                nonces: Nonces::new(),
-                desk: DESK,
+                nonces: Nonces::default(),
                 log: Log::new(code.uses.logs),
                 retries: Retries::default(),
                 answer: AnswerBlock::default(),

@@ -112,7 +112,7 @@ impl Machine<'_, '_> {
         let known = Some(usize::from(*length)).filter(|known| *known <= room.len())?;
         let Some(cipher) = self.keys.get(usize::from(key))? else { return Some(false) };
         let now = match decrypt {
-            true => cipher.decrypt(&mut self.memory.desk, room, known),
+            true => cipher.decrypt(room, known),
             false => cipher.encrypt(&mut self.memory.nonces, now_ns, room, known),
         };
         let Some(now) = now else { return Some(false) };
