@@ -124,3 +124,15 @@ fn what_is_malformed_ends_the_call() {
         assert_eq!(pair.status(&red).0, Code::Ok);
     }
 }
+
+#[test]
+fn a_policy_that_comes_while_a_call_is_held_reads_what_the_call_said() {
+    let mut pair = Pair::new(false);
+    pair.policy(Side::Client, "hold()\nhold():\n    delay(60ms)\n    send(rpc)\n");
+    pair.caller.call_saying(1, &said(&[("tenant", "blue")]), b"message");
+    std::thread::sleep(Duration::from_millis(20));
+    let policy = "tenants()\ntenants():\n    match get(metadata, 'tenant'):\n        'blue' => reject(PERMISSION_DENIED)\n\
+                  \x20       _ => send(rpc)\n";
+    pair.policy(Side::Server, policy);
+    assert_eq!(pair.caller.next().status, Code::PermissionDenied);
+}

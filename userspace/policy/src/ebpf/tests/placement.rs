@@ -29,6 +29,15 @@ fn a_chain_keeps_its_order() {
 }
 
 #[test]
+fn a_text_that_some_methods_lack_is_matched_where_it_is_changed() {
+    let compiled = compiled(
+        "f()\nf():\n    name = get(rpc, 'user')\n    match name:\n        'alice' => set(rpc, 'user', 'bob')\n\
+         \x20       _ => pass\n    send(rpc)\n",
+    );
+    assert_eq!(places(&compiled), [("f", Place::XdpIngress)], "{}", why(&compiled, "f"));
+}
+
+#[test]
 fn what_nobody_notices_is_moved_ahead() {
     // Metadata keeps the first element in the engine; it never refuses, and leaves no trace.
     let compiled = with_firewall(
