@@ -87,6 +87,7 @@ impl Interface {
             (None, running) => attachment.begin(running.as_ref())?,
         }
         let interface = Interface::open(paths, interface)?;
+        interface.recover()?;
         interface.sessions_clear()?;
         Ok(interface)
     }

@@ -19,6 +19,7 @@ mod object;
 mod own;
 mod paths;
 mod policy;
+mod recover;
 mod sessions;
 mod state;
 mod sys;

@@ -83,6 +83,11 @@ impl Pins {
         self.staging().join("own")
     }
 
+    /// Is there while pins of this generation's policy are on their way.
+    pub fn staged_generation(&self, generation: u64) -> PathBuf {
+        self.staging().join(generation.to_string())
+    }
+
     /// Pins of a policy that judges already, on their way to their places.
     pub fn staging(&self) -> PathBuf {
         self.root.join("staging")

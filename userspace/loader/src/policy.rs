@@ -100,12 +100,14 @@ struct Staging(PathBuf);
 
 impl Staging {
     /// With room for the policy's own maps. What a killed process left there goes.
-    fn create(pins: &Pins) -> Result<Staging, Error> {
-        let (root, own) = (pins.staging(), pins.staged_own());
+    fn create(pins: &Pins, generation: u64) -> Result<Staging, Error> {
+        let (root, own, mark) = (pins.staging(), pins.staged_own(), pins.staged_generation(generation));
         if std::fs::create_dir(&root).is_err() {
             remove_tree(&root).map_err(Error::file("remove", &root))?;
         }
-        std::fs::create_dir_all(&own).map_err(Error::file("create", &own))?;
+        for directory in [&own, &mark] {
+            std::fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+        }
         Ok(Staging(root))
     }
 }
@@ -140,6 +142,9 @@ impl Interface {
     pub fn prepare(&mut self, new: NewPolicy<'_>) -> Result<Prepared, Error> {
         let NewPolicy { object, tables, meta } = new;
         let lock = bpffs::lock(&self.paths.bpffs)?;
+        if self.pins.staging().exists() {
+            self.recover()?;
+        }
         let state = Known::read(&mut self.known, &self.paths, &self.name)?;
         let parsed = aya_obj::Object::parse(object).map_err(|cause| unusable(error::chain(&cause)))?;
         let shape = Object::check(&parsed, tables)?;
@@ -211,7 +216,7 @@ impl Interface {
             policy_before: state.policy,
             ..state
         };
-        let staged = self.stage(&loaded, &fresh, &own);
+        let staged = self.stage(generation, &loaded, &fresh, &own);
         let staging = staged.and_then(|staging| after.write(&self.paths, &self.name).map(|()| staging));
         let staging = match staging {
             Ok(staging) => staging,
@@ -228,12 +233,18 @@ impl Interface {
 
     /// Pins a policy's program, and the maps that were made for it, beside those that are looked for. It judges already:
     /// what nothing in the kernel waits for comes after that.
-    fn stage(&self, loaded: &Loaded, tables: &[String], own: &[String]) -> Result<Staging, Error> {
+    fn stage(
+        &self,
+        generation: u64,
+        loaded: &Loaded,
+        tables: &[String],
+        own: &[String],
+    ) -> Result<Staging, Error> {
         let pins = &self.pins;
         for directory in [pins.tables(), pins.before(), pins.own()] {
             std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
         }
-        let staging = Staging::create(pins)?;
+        let staging = Staging::create(pins, generation)?;
         let pin = |object: BorrowedFd<'_>, path: PathBuf| {
             sys::pin(object, &path).map_err(Error::file("pin to", &path))
         };
@@ -247,7 +258,7 @@ impl Interface {
     }
 
     /// The program in force. `None`: there is none.
-    fn policy_in_force(&self) -> Result<Option<ProgramHandle>, Error> {
+    pub(crate) fn policy_in_force(&self) -> Result<Option<ProgramHandle>, Error> {
         let pin = self.pins.policy();
         match ProgramHandle::from_pinned_path(&pin) {
             Ok(program) => Ok(Some(program)),
@@ -323,7 +334,7 @@ impl Interface {
         DecisionsMap::open(&self.pins.own(), &self.name)
     }
 
-    fn set_policy_slot(&self, program: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    pub(crate) fn set_policy_slot(&self, program: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         let slot = (Stage::Policy as u32).to_ne_bytes();
         match program {
             Some(program) => self.stages.set(&slot, &program.as_raw_fd().to_ne_bytes()),
@@ -332,7 +343,7 @@ impl Interface {
     }
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     std::fs::rename(from, to).map_err(Error::file("rename", from))
 }
 
@@ -341,7 +352,7 @@ fn remove(path: &Path) -> Result<(), Error> {
 }
 
 /// The names of the pins in a directory.
-fn names(directory: &Path) -> Result<Vec<String>, Error> {
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>, Error> {
     let entries = std::fs::read_dir(directory).map_err(Error::file("list", directory))?;
     Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }

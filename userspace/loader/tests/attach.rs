@@ -182,6 +182,42 @@ fn attaching_again_keeps_policy_and_tables_and_forgets_sessions() {
     assert_eq!(action, Action::Tx, "the policy still judges");
 }
 
+/// How things stand when a process is killed while it applies a policy, before and after the state names that.
+#[test]
+fn what_a_killed_process_had_begun_is_taken_back_or_brought_to_its_end() {
+    let Some(sandbox) = sandbox() else { return };
+    let mut interface = sandbox.attach();
+    let (object, tables) = test_policy();
+    interface.apply_policy(&object, &tables, serde_json::value::RawValue::NULL).unwrap();
+    interface.table_set("rules", &[7, 0, 0, 0], &[1, 0, 0, 0]).unwrap();
+    let pins = sandbox.paths.bpffs.join(IFACE);
+    let judges = |interface: &Interface| {
+        interface.session_insert(&sessions()[0]).unwrap();
+        let root = sandbox.program("tf_root");
+        assert_eq!(root.run(&Packet::request(STACKS[0], 1, 0).frame()).0, Action::Tx, "the policy judges");
+        assert_eq!(interface.table_get("rules", &[7, 0, 0, 0]).unwrap(), Some(vec![1, 0, 0, 0]));
+        assert!(!pins.join("staging").exists());
+    };
+    judges(&interface);
+
+    // Something else is in the slot, and generation 2 never came into the state.
+    let stages = libbpf_rs::MapHandle::from_pinned_path(pins.join("tf_stages")).unwrap();
+    let slot = (tollfree_wire::maps::Stage::Policy as u32).to_ne_bytes();
+    let delete = |map: &libbpf_rs::MapHandle| libbpf_rs::MapCore::delete(map, &slot).unwrap();
+    delete(&stages);
+    std::fs::create_dir_all(pins.join("staging/own")).unwrap();
+    std::fs::create_dir_all(pins.join("staging/2")).unwrap();
+    judges(&sandbox.attach());
+
+    // The state has generation 1, but its pins were not in their places yet.
+    std::fs::create_dir_all(pins.join("staging/own")).unwrap();
+    std::fs::create_dir_all(pins.join("staging/1")).unwrap();
+    std::fs::rename(pins.join("policy"), pins.join("staging/policy")).unwrap();
+    std::fs::rename(pins.join("tables/rules"), pins.join("staging/rules")).unwrap();
+    delete(&stages);
+    judges(&sandbox.attach());
+}
+
 #[test]
 fn a_pin_of_another_shape_is_refused() {
     let Some(sandbox) = sandbox() else { return };

@@ -1,0 +1,32 @@
+//! What a process leaves behind that is killed while it applies a policy. Until the state file names the new policy, the one
+//! before is in force again; from then on what was left to do is done.
+
+use crate::paths::remove_tree;
+use crate::policy::{names, rename};
+use crate::{Error, Interface, State};
+use std::os::fd::AsFd;
+
+impl Interface {
+    /// Makes kernel, pins and state agree.
+    ///
+    /// # Errors
+    /// The kernel or the file system refused.
+    pub(crate) fn recover(&self) -> Result<(), Error> {
+        let pins = &self.pins;
+        let State { generation, .. } = State::read(&self.paths, &self.name)?.unwrap_or_default();
+        if pins.staged_generation(generation).exists() {
+            let policy = pins.staging().join("policy");
+            if policy.exists() {
+                rename(&policy, &pins.policy())?;
+            }
+            for (from, to) in [(pins.staging(), pins.tables()), (pins.staged_own(), pins.own())] {
+                for name in names(&from)?.iter().filter(|name| !from.join(name).is_dir()) {
+                    rename(&from.join(name), &to.join(name))?;
+                }
+            }
+        }
+        remove_tree(&pins.staging()).map_err(Error::file("remove", &pins.staging()))?;
+        let policy = self.policy_in_force()?;
+        self.set_policy_slot(policy.as_ref().map(AsFd::as_fd))
+    }
+}
