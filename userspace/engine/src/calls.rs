@@ -99,7 +99,7 @@ pub enum Caller {
 pub enum HeldReply {
     /// From an application's region.
     App { app: AppId, handle: u64, body: Span },
-    /// Frames of streams.
+    /// Of the engine's own: frames of streams, or an answer that a policy has held.
     Batch(Vec<u8>),
 }
 

@@ -119,7 +119,7 @@ pub struct Status {
     pub transmitted: u64,
     /// Calls under way from and to applications here.
     pub calls_open: usize,
-    /// Calls that a policy holds for a while.
+    /// Calls and answers that a policy holds for a while.
     pub calls_delayed: usize,
     /// Generation of the server-side policy; 0: never one.
     pub server_policy: u64,

@@ -61,7 +61,7 @@ pub struct Core<D> {
     pub sessions: HashMap<u32, Known>,
     /// Calls whose responses a policy is to judge.
     pub judged: Slab<Judged>,
-    /// Calls that a policy holds.
+    /// Calls and answers that a policy holds.
     pub delayed: Delayed,
     /// Calls served here that a policy allows only so much time, or were when last counted.
     pub capped: usize,

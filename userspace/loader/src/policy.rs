@@ -309,10 +309,15 @@ impl Interface {
         let state = State::read(&self.paths, &self.name)?.unwrap_or_default();
         self.set_policy_slot(None)?;
         remove(&self.pins.policy())?;
+        self.cleared(state)
+    }
+
+    /// What is left to do once no program is in the slot and none is pinned.
+    pub(crate) fn cleared(&self, state: State) -> Result<(), Error> {
         let (before, own) = (self.pins.before(), self.pins.own());
         remove_tree(&own).map_err(Error::file("remove", &own))?;
-        remove_tree(&before).map_err(Error::file("remove", &before))?;
         if self.pins.tables().exists() {
+            remove_tree(&before).map_err(Error::file("remove", &before))?;
             rename(&self.pins.tables(), &before)?;
         }
         let after = State {

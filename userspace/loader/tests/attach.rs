@@ -182,13 +182,15 @@ fn attaching_again_keeps_policy_and_tables_and_forgets_sessions() {
     assert_eq!(action, Action::Tx, "the policy still judges");
 }
 
-/// How things stand when a process is killed while it applies a policy, before and after the state names that.
+/// How things stand when a process is killed while it applies a policy, before and after the state names that, or while it
+/// takes one out of force.
 #[test]
 fn what_a_killed_process_had_begun_is_taken_back_or_brought_to_its_end() {
     let Some(sandbox) = sandbox() else { return };
     let mut interface = sandbox.attach();
     let (object, tables) = test_policy();
-    interface.apply_policy(&object, &tables, serde_json::value::RawValue::NULL).unwrap();
+    let meta = serde_json::value::to_raw_value("a.policy").unwrap();
+    interface.apply_policy(&object, &tables, &meta).unwrap();
     interface.table_set("rules", &[7, 0, 0, 0], &[1, 0, 0, 0]).unwrap();
     let pins = sandbox.paths.bpffs.join(IFACE);
     let judges = |interface: &Interface| {
@@ -216,6 +218,13 @@ fn what_a_killed_process_had_begun_is_taken_back_or_brought_to_its_end() {
     std::fs::rename(pins.join("tables/rules"), pins.join("staging/rules")).unwrap();
     delete(&stages);
     judges(&sandbox.attach());
+
+    // It was taken out of force, but the state says that it still is.
+    delete(&stages);
+    std::fs::remove_file(pins.join("policy")).unwrap();
+    let status = sandbox.attach().status().unwrap();
+    assert_eq!((status.policy.get(), status.generation), ("null", 2));
+    assert_eq!((status.policy_before.get(), status.tables), (meta.get(), Vec::new()));
 }
 
 #[test]

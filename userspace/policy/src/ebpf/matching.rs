@@ -4,6 +4,7 @@ use super::Refused;
 use super::asm::{Cond, Label, R1, R2};
 use super::program::{Emitter, Ways};
 use super::text::Text;
+use crate::diagnostics::Span;
 use crate::ir::{Arm, Constant, Guard, Number, Op, Operand, Pattern};
 use tollfree_wire::Reason;
 
@@ -11,8 +12,8 @@ use tollfree_wire::Reason;
 #[derive(Clone, Copy)]
 pub(super) enum Matched<'a> {
     Operand(&'a Operand),
-    /// What this gives, a number: only for arms without guards, since it is found once.
-    Op(&'a Op),
+    /// What this gives, a number: only for arms without guards, since it is found once. And where the match is.
+    Op(&'a Op, &'a Span),
 }
 
 /// What the arms are tested against.
@@ -99,8 +100,9 @@ impl Emitter<'_> {
     fn subject(&mut self, matched: Option<Matched<'_>>, absent: Label) -> Result<Subject, Refused> {
         let operand = match matched {
             None => return Ok(Subject::Absent),
-            Some(Matched::Op(op)) => {
+            Some(Matched::Op(op, span)) => {
                 self.op(op, absent)?;
+                self.asm.line(span);
                 return Ok(Subject::Number);
             }
             Some(Matched::Operand(operand)) => operand,

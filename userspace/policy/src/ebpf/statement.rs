@@ -18,12 +18,13 @@ impl Emitter<'_> {
         while let Some(Statement { span, action }) = rest.next() {
             self.asm.line(span);
             match action {
-                Action::Let { into, op } => match rest.as_slice().first().map(|next| &next.action) {
-                    Some(Action::Match { subject: Operand::Slot(slot), arms })
-                        if slot == into && self.is_only_matched(*into, op, arms)? =>
-                    {
+                Action::Let { into, op } => match rest.as_slice().first() {
+                    Some(Statement {
+                        span,
+                        action: Action::Match { subject: Operand::Slot(slot), arms },
+                    }) if slot == into && self.is_only_matched(*into, op, arms)? => {
                         rest.next();
-                        self.match_value(Matched::Op(op), arms, ways)?;
+                        self.match_value(Matched::Op(op, span), arms, ways)?;
                     }
                     _ => self.keep(*into, op)?,
                 },
