@@ -6,7 +6,7 @@ use crate::calls::{Caller, HeldReply, Incoming, Origin, Outgoing, Progress, REPL
 use crate::core::Core;
 use crate::delay::{Answered, Held};
 use crate::driver::Driver;
-use crate::inbound::crowded;
+use crate::inbound::{TOO_LATE, crowded};
 use crate::verdict::Back;
 use tollfree_ring::{DeliveryHeader, Span, Submission, VerdictAt};
 use tollfree_transport::{IncomingCall, Reply, Transport};
@@ -73,20 +73,19 @@ impl<D: Driver> Core<D> {
         submission: &Submission,
         flat: &[u8],
     ) {
-        let Some(answer) = self.answered(id, submission, flat) else {
+        let Some(answer) = self.answered(id, submission, flat).map(Box::new) else {
             return self.end_caller(now, caller, crowded());
         };
         match (caller, ends_ns) {
             (Caller::Stream, _) => {}
             (Caller::Remote(call), Some(ends_ns)) if ends_ns < due => {
-                self.delayed.hold(ends_ns, Held::Reply { call, answer: Box::new(Answered::too_late()) });
+                let answer = Box::new(Answered::by_engine(Code::DeadlineExceeded, TOO_LATE.into()));
+                self.delayed.hold(ends_ns, Held::Reply { call, answer });
             }
-            (Caller::Remote(call), _) => {
-                self.delayed.hold(due, Held::Reply { call, answer: Box::new(answer) });
-            }
+            (Caller::Remote(call), _) => self.delayed.hold(due, Held::Reply { call, answer }),
             // Its own deadline says when it ends.
             (Caller::Local { outgoing: token }, _) => {
-                self.delayed.hold(due, Held::Response { token, answer: Box::new(answer) });
+                self.delayed.hold(due, Held::Response { token, answer })
             }
         }
     }
@@ -100,12 +99,18 @@ impl<D: Driver> Core<D> {
         self.delayed.hold(now.saturating_add(delay_ns), Held::Response { token, answer });
     }
 
-    /// Sends an answer that was held to another host.
-    pub fn reply_held(&mut self, now: u64, transport: &mut Transport, call: IncomingCall, answer: Answered) {
+    /// Sends an answer to another host whose body the engine has; says whether anybody there still waits for it.
+    pub fn reply_with(
+        &mut self,
+        now: u64,
+        transport: &mut Transport,
+        call: IncomingCall,
+        answer: Answered,
+    ) -> bool {
         let Answered { status, at, flags, layout, flat, body } = answer;
         let body_len = body.len() as u32;
         let key = self.held.insert(HeldReply::Batch(body));
-        let Some(HeldReply::Batch(body)) = self.held.get(key) else { return };
+        let Some(HeldReply::Batch(body)) = self.held.get(key) else { return false };
         let mut copied = body.is_empty();
         let reply = Reply {
             status,
@@ -124,6 +129,7 @@ impl<D: Driver> Core<D> {
         if copied || !accepted {
             self.release_batch(key);
         }
+        accepted
     }
 
     /// Delivers an answer that was held, if anybody still waits for it.

@@ -1,7 +1,6 @@
 //! Calls and answers that a policy holds for a while, and calls that wait for a service's room: in bounded number and size.
 
 use crate::apps::AppId;
-use crate::inbound::TOO_LATE;
 use std::collections::BTreeMap;
 use tollfree_ring::{Flags, VerdictAt};
 use tollfree_transport::IncomingCall;
@@ -27,7 +26,7 @@ pub enum Held {
     Response { token: u64, answer: Box<Answered> },
 }
 
-/// A service's answer that waits, as judged. Its body is a copy: the room that it was in is free.
+/// An answer whose body the engine has: a service's that waits, as judged, whose room is free, or one of its own.
 #[derive(Debug)]
 pub struct Answered {
     pub status: Code,
@@ -39,16 +38,10 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// What a caller hears whose answer was held for longer than a policy allows the call.
-    pub fn too_late() -> Answered {
-        Answered {
-            status: Code::DeadlineExceeded,
-            at: VerdictAt::Engine,
-            flags: Flags::default(),
-            layout: 0,
-            flat: Vec::new(),
-            body: TOO_LATE.into(),
-        }
+    /// An answer of the engine's own.
+    pub fn by_engine(status: Code, body: Vec<u8>) -> Answered {
+        let (at, flags) = (VerdictAt::Engine, Flags::default());
+        Answered { status, at, flags, layout: 0, flat: Vec::new(), body }
     }
 }
 

@@ -1,16 +1,17 @@
 //! Streams from other hosts, at their servers: the exchanges of clients wait here until there is something to answer
 //! (WIRE.md §13). What arrives is taken in `arrive`; a client's end is in `exchange`.
 
-use crate::calls::{HeldReply, Incoming, REPLY_TOKEN};
+use crate::calls::{HeldReply, Incoming};
 use crate::clients::{Client, End, Kind, STREAMS_MAX, Waiting};
 use crate::core::{Core, Refusal};
+use crate::delay::Answered;
 use crate::driver::Driver;
 use crate::exchange::BROKEN;
 use crate::frames::{Answer, Frame, Front, Head};
 use crate::remote::{BATCH, Taken};
 use crate::streams::Direction;
 use crate::verdict::Ended;
-use tollfree_transport::{IncomingCall, IncomingRequest, Reply, Transport};
+use tollfree_transport::{IncomingCall, IncomingRequest, Transport};
 use tollfree_wire::Code;
 
 /// An exchange that brought so much is answered at once, in bytes: its client keeps what it carries until then.
@@ -171,29 +172,8 @@ impl<D: Driver> Core<D> {
         if client.is_some_and(|client| client.speaks() && client.waiting.is_empty()) {
             Answer::set_more(&mut batch);
         }
-        let body_len = batch.len() as u32;
-        let key = self.held.insert(HeldReply::Batch(batch));
-        let Some(HeldReply::Batch(batch)) = self.held.get(key) else { return };
-        let mut copied = false;
-        let reply = Reply {
-            status: Code::Ok,
-            by_engine: true,
-            layout: 0,
-            flat: &[],
-            metadata: false,
-            body_len,
-            token: REPLY_TOKEN | key,
-            copy_body: &mut |out| {
-                out.copy_from_slice(batch);
-                copied = true;
-            },
-        };
-        let accepted = transport.respond(now, call, reply);
-        if copied || !accepted {
-            self.release_batch(key);
-        }
         match kind {
-            _ if accepted => {}
+            _ if self.reply_with(now, transport, call, Answered::by_engine(Code::Ok, batch)) => {}
             // What was in it is lost.
             Kind::Opening { handle, .. } => self.tell_cancelled(now, handle, Code::Cancelled),
             Kind::Exchange => self.break_client(now, link, Code::Unavailable, "the client is gone"),

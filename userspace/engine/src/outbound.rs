@@ -209,7 +209,9 @@ impl<D: Driver> Core<D> {
                     }
                     self.serve_local(now, token, &flat, judged, turn);
                 }
-                Held::Reply { call, answer } => self.reply_held(now, transport, call, *answer),
+                Held::Reply { call, answer } => {
+                    self.reply_with(now, transport, call, *answer);
+                }
                 Held::Response { token, answer } => self.respond_held(now, token, &answer),
             }
         }

@@ -83,6 +83,11 @@ impl Pins {
         self.staging().join("own")
     }
 
+    /// The program of a policy that judges already.
+    pub fn staged_policy(&self) -> PathBuf {
+        self.staging().join("policy")
+    }
+
     /// Is there while pins of this generation's policy are on their way.
     pub fn staged_generation(&self, generation: u64) -> PathBuf {
         self.staging().join(generation.to_string())

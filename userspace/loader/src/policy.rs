@@ -217,8 +217,8 @@ impl Interface {
             ..state
         };
         let staged = self.stage(generation, &loaded, &fresh, &own);
-        let staging = staged.and_then(|staging| after.write(&self.paths, &self.name).map(|()| staging));
-        let staging = match staging {
+        let staged = staged.and_then(|staging| after.write(&self.paths, &self.name).map(|()| staging));
+        let _staging = match staged {
             Ok(staging) => staging,
             Err(error) => {
                 // The error that led here is the one to report.
@@ -227,7 +227,7 @@ impl Interface {
             }
         };
         Known::wrote(&mut self.known, &self.paths, &self.name, after);
-        self.settle(&tables, &revived, &staging.0)?;
+        self.settle(&tables, &revived)?;
         Ok(generation)
     }
 
@@ -248,7 +248,7 @@ impl Interface {
         let pin = |object: BorrowedFd<'_>, path: PathBuf| {
             sys::pin(object, &path).map_err(Error::file("pin to", &path))
         };
-        pin(loaded.program(PROGRAM)?, staging.0.join("policy"))?;
+        pin(loaded.program(PROGRAM)?, pins.staged_policy())?;
         for (names, directory) in [(tables, staging.0.clone()), (own, pins.staged_own())] {
             for (name, map) in names.iter().filter_map(|name| loaded.maps.get_key_value(name)) {
                 pin(map.as_fd(), directory.join(name))?;
@@ -268,10 +268,10 @@ impl Interface {
     }
 
     /// Moves what was staged to where it is looked for, and puts the tables that only the policy before had aside.
-    fn settle(&self, tables: &[TableInfo], revived: &[String], staging: &Path) -> Result<(), Error> {
+    fn settle(&self, tables: &[TableInfo], revived: &[String]) -> Result<(), Error> {
         let Interface { pins, .. } = self;
-        let (kept, before, own) = (pins.tables(), pins.before(), pins.own());
-        rename(&staging.join("policy"), &pins.policy())?;
+        let (kept, before, own, staging) = (pins.tables(), pins.before(), pins.own(), pins.staging());
+        rename(&pins.staged_policy(), &pins.policy())?;
         for name in names(&before)?.iter().filter(|name| !revived.contains(name)) {
             remove(&before.join(name))?;
         }
@@ -284,18 +284,20 @@ impl Interface {
                 rename(&kept.join(&name), &before.join(&name))?;
             }
         }
-        for table in tables {
-            let path = staging.join(&table.name);
-            if path.exists() {
-                rename(&path, &kept.join(&table.name))?;
-            }
-        }
         let staged = pins.staged_own();
         for name in names(&own)?.iter().filter(|name| !staged.join(name).exists()) {
             remove(&own.join(name))?;
         }
-        for name in names(&staged)? {
-            rename(&staged.join(&name), &own.join(&name))?;
+        self.put_staged()
+    }
+
+    /// Moves the staged pins of tables and of the policy's own maps to their places.
+    pub(crate) fn put_staged(&self) -> Result<(), Error> {
+        let pins = &self.pins;
+        for (from, to) in [(pins.staging(), pins.tables()), (pins.staged_own(), pins.own())] {
+            for name in names(&from)?.iter().filter(|name| !from.join(name).is_dir()) {
+                rename(&from.join(name), &to.join(name))?;
+            }
         }
         Ok(())
     }
@@ -357,7 +359,7 @@ fn remove(path: &Path) -> Result<(), Error> {
 }
 
 /// The names of the pins in a directory.
-pub(crate) fn names(directory: &Path) -> Result<Vec<String>, Error> {
+fn names(directory: &Path) -> Result<Vec<String>, Error> {
     let entries = std::fs::read_dir(directory).map_err(Error::file("list", directory))?;
     Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }

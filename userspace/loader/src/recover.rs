@@ -3,7 +3,7 @@
 //! done.
 
 use crate::paths::remove_tree;
-use crate::policy::{names, rename};
+use crate::policy::rename;
 use crate::{Error, Interface, State};
 use serde_json::value::RawValue;
 use std::os::fd::AsFd;
@@ -17,15 +17,10 @@ impl Interface {
         let pins = &self.pins;
         let state = State::read(&self.paths, &self.name)?.unwrap_or_default();
         if pins.staged_generation(state.generation).exists() {
-            let policy = pins.staging().join("policy");
-            if policy.exists() {
-                rename(&policy, &pins.policy())?;
+            if pins.staged_policy().exists() {
+                rename(&pins.staged_policy(), &pins.policy())?;
             }
-            for (from, to) in [(pins.staging(), pins.tables()), (pins.staged_own(), pins.own())] {
-                for name in names(&from)?.iter().filter(|name| !from.join(name).is_dir()) {
-                    rename(&from.join(name), &to.join(name))?;
-                }
-            }
+            self.put_staged()?;
         }
         remove_tree(&pins.staging()).map_err(Error::file("remove", &pins.staging()))?;
         let policy = self.policy_in_force()?;

@@ -102,7 +102,8 @@ fn try_load(new: &NewProgram<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     let instructions: *const bpf_insn = code.instructions.as_ptr().cast();
     let count = code.instructions.len() as u64;
     // SAFETY: name and licence end with a NUL; instructions, the log and both lists of records are as long as the kernel is
-    // told (aya writes records without what newer compilers may add to them), the instructions of either library are the kernel's eight bytes each, and all live until the call returns.
+    // told (aya writes records without what newer compilers may add to them), the instructions of either library are the
+    // kernel's eight bytes each, and all live until the call returns.
     opened(unsafe {
         bpf_prog_load(
             BPF_PROG_TYPE_XDP,
