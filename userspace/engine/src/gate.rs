@@ -141,9 +141,9 @@ impl Gate {
         }
     }
 
-    /// The verdict on one call.
+    /// What becomes of one call. `None` where the policy is not known any more.
     #[inline]
-    pub fn judge(&mut self, key: u64, call: &mut CallView<'_>) -> Outcome {
+    pub fn judge(&mut self, key: u64, call: &mut CallView<'_>) -> Option<&Outcome> {
         self.with(key, |program, state| {
             let mut outcome = program.judge(state, call);
             // No authoriser is configured anywhere yet, so none can be reached.
@@ -151,9 +151,8 @@ impl Gate {
                 let (Verdict::Ask(_), Some(paused)) = (outcome.verdict, outcome.paused.take()) else { break };
                 outcome = program.resume(state, call, *paused, None);
             }
-            outcome
-        })
-        .unwrap_or_default()
+        })?;
+        self.outcome(key)
     }
 
     /// What becomes of a response: `call` as it was judged.
@@ -162,8 +161,15 @@ impl Gate {
         key: u64,
         call: &mut CallView<'_>,
         response: &mut ResponseView<'_>,
-    ) -> Outcome {
-        self.with(key, |program, state| program.judge_response(state, call, response)).unwrap_or_default()
+    ) -> Option<&Outcome> {
+        self.with(key, |program, state| {
+            program.judge_response(state, call, response);
+        })?;
+        self.outcome(key)
+    }
+
+    fn outcome(&self, key: u64) -> Option<&Outcome> {
+        Some(self.judges.get(key)?.state.outcome())
     }
 
     /// What the policy has answered the last call with: the layout, and the bytes of the flat block put into `flat`.

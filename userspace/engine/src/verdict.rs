@@ -149,11 +149,12 @@ impl<D: Driver> Core<D> {
             backends: &[],
             start,
         };
-        let outcome = gate.judge(key, &mut call);
-        for _ in 0..outcome.audited {
+        let Some(outcome) = gate.judge(key, &mut call) else { return Ok(passed) };
+        let Outcome { verdict, ref why, element, delay_ns, timeout_ns, audited, .. } = *outcome;
+        let why = why.clone();
+        for _ in 0..audited {
             self.count(Reason::PolicyAudit);
         }
-        let Outcome { verdict, why, element, delay_ns, timeout_ns, .. } = outcome;
         let ended = match verdict {
             Verdict::Send | Verdict::Retry | Verdict::Ask(_) => {
                 let judged =
@@ -279,21 +280,22 @@ impl<D: Driver> Core<D> {
             attempt: 1,
             ended_at,
         };
-        let outcome = gate.judge_response(judged.gate, &mut call, &mut response);
+        let Some(outcome) = gate.judge_response(judged.gate, &mut call, &mut response) else { return Ok(0) };
+        let Outcome { verdict, ref why, delay_ns, audited, .. } = *outcome;
+        let why = why.clone();
         gate.close(judged.gate);
-        for _ in 0..outcome.audited {
+        for _ in 0..audited {
             self.count(Reason::PolicyAudit);
         }
-        match outcome.verdict {
-            Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => Ok(outcome.delay_ns),
+        match verdict {
+            Verdict::Send | Verdict::Answer | Verdict::Retry | Verdict::Ask(_) => Ok(delay_ns),
             Verdict::Drop(reason) => {
                 self.count(reason);
                 Err(Ended::Dropped)
             }
             Verdict::Reject(status, reason) => {
                 self.count(reason);
-                let why = outcome
-                    .why
+                let why = why
                     .map_or_else(|| "the response was refused by a policy".to_owned(), |why| why.to_string());
                 Err(Ended::Status(status, why))
             }

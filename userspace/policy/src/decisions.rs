@@ -73,7 +73,7 @@ impl Decisions {
         port: u16,
     ) -> Decision {
         let Outcome { verdict, why, .. } = judge(program, state, method, peer, port);
-        match verdict {
+        match *verdict {
             Verdict::Send => Decision::Send,
             Verdict::Reject(code, _) => {
                 let said = |saying: &(Code, String)| saying.0 == code && why.as_deref() == Some(&*saying.1);
@@ -86,7 +86,13 @@ impl Decisions {
     }
 }
 
-fn judge(program: &Program, state: &mut State, method: u32, peer: &PeerView<'_>, port: u16) -> Outcome {
+fn judge<'s>(
+    program: &Program,
+    state: &'s mut State,
+    method: u32,
+    peer: &PeerView<'_>,
+    port: u16,
+) -> &'s Outcome {
     let mut call = CallView {
         method,
         layout: 0,

@@ -26,26 +26,35 @@ pub(crate) fn arithmetic(op: Arithmetic, number: Number) -> fn(u64, u64) -> u64 
     }
 }
 
-/// Whether a comparison holds of two numbers. With a float that is none only [`Comparison::NotEqual`] does.
-pub(crate) fn compare(op: Comparison, number: Number) -> fn(u64, u64) -> bool {
-    use Comparison::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
-    match (number, op) {
-        (Number::Unsigned | Number::Signed, Equal) => |a, b| a == b,
-        (Number::Unsigned | Number::Signed, NotEqual) => |a, b| a != b,
-        (Number::Unsigned, Less) => |a, b| a < b,
-        (Number::Unsigned, LessEqual) => |a, b| a <= b,
-        (Number::Unsigned, Greater) => |a, b| a > b,
-        (Number::Unsigned, GreaterEqual) => |a, b| a >= b,
-        (Number::Signed, Less) => |a, b| (a as i64) < b as i64,
-        (Number::Signed, LessEqual) => |a, b| a as i64 <= b as i64,
-        (Number::Signed, Greater) => |a, b| a as i64 > b as i64,
-        (Number::Signed, GreaterEqual) => |a, b| a as i64 >= b as i64,
-        (Number::Float, Equal) => |a, b| f64::from_bits(a) == f64::from_bits(b),
-        (Number::Float, NotEqual) => |a, b| f64::from_bits(a) != f64::from_bits(b),
-        (Number::Float, Less) => |a, b| f64::from_bits(a) < f64::from_bits(b),
-        (Number::Float, LessEqual) => |a, b| f64::from_bits(a) <= f64::from_bits(b),
-        (Number::Float, Greater) => |a, b| f64::from_bits(a) > f64::from_bits(b),
-        (Number::Float, GreaterEqual) => |a, b| f64::from_bits(a) >= f64::from_bits(b),
+/// In which orders of two numbers a comparison holds: so it is told without a jump.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order {
+    number: Number,
+    /// Bits from the lowest on: less, equal, greater, and none of them, which only a float that is no number has.
+    holds: u8,
+}
+
+impl Order {
+    pub fn new(op: Comparison, number: Number) -> Order {
+        let holds = match op {
+            Comparison::Equal => 0b0010,
+            Comparison::NotEqual => 0b1101,
+            Comparison::Less => 0b0001,
+            Comparison::LessEqual => 0b0011,
+            Comparison::Greater => 0b0100,
+            Comparison::GreaterEqual => 0b0110,
+        };
+        Order { number, holds }
+    }
+
+    #[inline(always)]
+    pub fn holds(self, a: u64, b: u64) -> bool {
+        let order = match self.number {
+            Number::Unsigned => a.cmp(&b) as u8,
+            Number::Signed => (a as i64).cmp(&(b as i64)) as u8,
+            Number::Float => f64::from_bits(a).partial_cmp(&f64::from_bits(b)).map_or(2, |order| order as u8),
+        };
+        self.holds >> (order.wrapping_add(1) & 3) & 1 != 0
     }
 }
 
@@ -156,9 +165,25 @@ mod tests {
         assert_eq!(convert(Number::Float, Number::Signed)((-1e30f64).to_bits()), i64::MIN as u64);
         assert_eq!(narrow(Number::Unsigned)(1 << 40), u64::from(u32::MAX));
         assert_eq!(narrow(Number::Signed)(i64::MIN as u64), i64::from(i32::MIN) as u64);
-        assert!(!compare(Comparison::Less, Number::Float)(f64::NAN.to_bits(), 0));
-        assert!(compare(Comparison::NotEqual, Number::Float)(f64::NAN.to_bits(), f64::NAN.to_bits()));
-        assert!(compare(Comparison::Less, Number::Signed)(-1i64 as u64, 0));
+    }
+
+    #[test]
+    fn comparisons_hold_in_the_orders_that_they_name() {
+        use Comparison::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
+        let all = [Equal, NotEqual, Less, LessEqual, Greater, GreaterEqual];
+        let held = |number, a, b| all.map(|op| Order::new(op, number).holds(a, b));
+        let (less, same, greater) = (
+            [false, true, true, true, false, false],
+            [true, false, false, true, false, true],
+            [false, true, false, false, true, true],
+        );
+        assert_eq!(held(Number::Unsigned, 1, 2), less);
+        assert_eq!(held(Number::Unsigned, u64::MAX, 2), greater);
+        assert_eq!(held(Number::Signed, -1i64 as u64, 0), less);
+        assert_eq!(held(Number::Signed, 7, 7), same);
+        assert_eq!(held(Number::Float, 2.5f64.to_bits(), 2.25f64.to_bits()), greater);
+        assert_eq!(held(Number::Float, 0, (-0.0f64).to_bits()), same);
+        assert_eq!(held(Number::Float, f64::NAN.to_bits(), 0), [false, true, false, false, false, false]);
     }
 
     /// 10/s with a burst of 3, by hand: three at once, then one every 100 ms.

@@ -96,7 +96,7 @@ impl World {
     }
 
     fn judge(&mut self) -> Outcome {
-        self.with(|program, state, call| program.judge(state, call))
+        self.with(|program, state, call| program.judge(state, call).clone())
     }
 
     fn verdict(&mut self) -> Verdict {
@@ -116,7 +116,7 @@ impl World {
                 attempt,
                 ended_at,
             };
-            program.judge_response(state, call, &mut response)
+            program.judge_response(state, call, &mut response).clone()
         });
         self.response = flat;
         outcome
@@ -166,7 +166,7 @@ fn a_call_waits_for_an_authoriser_and_goes_on_where_it_was() {
         world.judge();
         world.key("tea");
         let paused = *outcome.paused.unwrap();
-        let after = world.with(|program, state, call| program.resume(state, call, paused, word));
+        let after = world.with(|program, state, call| program.resume(state, call, paused, word).clone());
         assert_eq!((after.verdict, after.why.as_deref(), after.delay_ns), (verdict, why, 5 * MS));
     }
     assert_eq!(world.table("seen"), entries(&[("", "6")]), "once each");
@@ -179,7 +179,7 @@ fn a_policy_that_came_in_between_judges_from_the_beginning() {
     let paused = *world.judge().paused.unwrap();
     world.program = compiled("all()\nall():\n    drop()\n", Side::Server, false).program;
     world.state = world.program.new_state();
-    let after = world.with(|program, state, call| program.resume(state, call, paused, Some(true)));
+    let after = world.with(|program, state, call| program.resume(state, call, paused, Some(true)).clone());
     assert_eq!(after.verdict, Verdict::Drop(Reason::PolicyDrop));
 }
 
@@ -488,4 +488,42 @@ fn tables_go_from_one_policy_to_the_next() {
     same.state.exchange(&mut old.state);
     assert_eq!(same.table("seen").len(), 3);
     assert_eq!(old.table("seen"), []);
+}
+
+/// More constants than there are registers for them, and keys on both sides of where rows are found without hashing.
+#[test]
+fn a_policy_of_many_constants_counts_each_key_by_its_own() {
+    let adds: String = (0..300).map(|key| format!("    add(counts, {key}, {})\n", 1000 + 7 * key)).collect();
+    let text = format!(
+        "count()\nstate:\n    counts: table(u64 -> u64, capacity = 400)\ncount():\n{adds}    send(rpc)\n"
+    );
+    let mut world = World::new(&text, Side::Server, "Get");
+    assert_eq!([world.verdict(), world.verdict()], [Verdict::Send; 2]);
+    let mut expected: Vec<_> =
+        (0..300).map(|key| (key.to_string(), (2 * (1000 + 7 * key)).to_string())).collect();
+    expected.sort();
+    assert_eq!(world.table("counts"), expected);
+}
+
+/// Each match keeps what it is about while those inside it load theirs.
+#[test]
+fn matches_in_one_another_keep_what_they_are_about() {
+    const DEPTH: usize = 12;
+    let mut text = "nest()\nnest():\n".to_owned();
+    for level in 0..DEPTH {
+        let indent = "        ".repeat(level) + "    ";
+        // The first arm's guard loads others before the subject is looked at again.
+        let (subject, value, other) = if level % 2 == 0 { ("size", 100, 101) } else { ("port", 7400, 7401) };
+        text += &format!("{indent}match {subject}:\n");
+        text += &format!("{indent}    {value} if size > port + {level} => drop()\n");
+        text += &format!("{indent}    {other} => reject(ABORTED)\n");
+        text += &format!("{indent}    {value} =>\n");
+    }
+    let deepest = "        ".repeat(DEPTH) + "    reject(PERMISSION_DENIED)\n";
+    text += &deepest;
+    for level in (0..DEPTH).rev() {
+        text += &format!("{}    _ => send(rpc)\n", "        ".repeat(level) + "    ");
+    }
+    let mut world = World::new(&text, Side::Server, "Get");
+    assert_eq!(world.verdict(), REFUSED, "{text}");
 }

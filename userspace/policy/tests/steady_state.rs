@@ -121,8 +121,8 @@ impl Bench {
             backends: &[3; 8],
             start: Start::Chain,
         };
-        let outcome = program.judge(state, &mut view);
-        if outcome.verdict == Verdict::Send && program.has_response() {
+        let verdict = program.judge(state, &mut view).verdict;
+        if verdict == Verdict::Send && program.has_response() {
             let mut answered = ResponseView {
                 status: Code::Ok,
                 layout: method.response.fingerprint,
@@ -138,7 +138,7 @@ impl Bench {
         state.take_log(|line| {
             black_box(line.text.len());
         });
-        outcome.verdict
+        verdict
     }
 }
 

@@ -116,7 +116,7 @@ impl Checker<'_, '_, '_> {
             }
             let number = wide.number();
             if let (Some(x), Some(y)) = (number_in(&a.operand), number_in(&b.operand)) {
-                return Some(constant(operations::compare(op, number)(x, y).into(), Kind::Bool));
+                return Some(constant(operations::Order::new(op, number).holds(x, y).into(), Kind::Bool));
             }
             let op = Op::Compare { op, number, a: a.operand, b: b.operand };
             return Some(self.keep(span, op, Kind::Bool, optional));

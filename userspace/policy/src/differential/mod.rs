@@ -152,8 +152,11 @@ fn in_engine(
         backends: &[],
         start,
     };
-    let (outcome, flat) = match response {
-        None => (compiled.program.judge(state, &mut view), flat),
+    let flat = match response {
+        None => {
+            compiled.program.judge(state, &mut view);
+            flat
+        }
         Some(response) => {
             let mut flat = response.flat.clone();
             let mut answered = ResponseView {
@@ -166,10 +169,11 @@ fn in_engine(
                 attempt: 1,
                 ended_at: None,
             };
-            (compiled.program.judge_response(state, &mut view, &mut answered), flat)
+            compiled.program.judge_response(state, &mut view, &mut answered);
+            flat
         }
     };
-    let Outcome { verdict, delay_ns, timeout_ns, route, audited, .. } = outcome;
+    let Outcome { verdict, delay_ns, timeout_ns, route, audited, .. } = *state.outcome();
     let route = route.map(|route| (compiled.program.selectors()[route.selector].clone(), route.index));
     Judged {
         verdict,

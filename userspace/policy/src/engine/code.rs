@@ -5,6 +5,7 @@
 use super::registers::Register;
 use super::shape::{Place, Shape};
 use crate::ir::{Attribute, FieldRef};
+use crate::operations::Order;
 use crate::table::{KeyType, TableSpec};
 use std::sync::Arc;
 use tollfree_wire::Code as Status;
@@ -17,15 +18,15 @@ pub struct Code {
     pub steps: Vec<Step>,
     /// Of all [`Step::Switch`]es and [`Step::SwitchBytes`].
     pub tests: Vec<Test>,
-    /// What the registers of numbers have before the first step: constants have theirs.
-    pub numbers_at_first: Vec<Option<u64>>,
+    /// The constants that have a register, and theirs.
+    pub constants: Vec<(Register, u64)>,
     /// Of all [`Step::Hash`]es.
     pub sources: Vec<Source>,
     /// Of all keys: each part's shape and where it comes from.
     pub parts: Vec<(Shape, Source)>,
     /// Of all texts and addresses.
     pub bytes: Vec<u8>,
-    /// Of all [`Probe::OneOf`]s.
+    /// Of all [`Probe::OneOf`]s, and constants that have no register.
     pub numbers: Vec<u64>,
     /// What is told with a status.
     pub whys: Vec<Arc<str>>,
@@ -35,8 +36,7 @@ pub struct Code {
     pub logged: Vec<(Source, KeyType)>,
     pub specs: Arc<[TableSpec]>,
     pub shared: Vec<usize>,
-    /// Ascending; beside `methods`.
-    pub method_ids: Vec<u32>,
+    /// By their ids.
     pub methods: Vec<Method>,
     pub groups: Vec<Group>,
     pub peer_names: Vec<String>,
@@ -79,6 +79,7 @@ pub enum Handler {
 
 #[derive(Clone, Debug)]
 pub struct Method {
+    pub id: u32,
     pub group: u32,
     pub request: Layouts,
     pub response: Layouts,
@@ -212,7 +213,7 @@ pub enum Step {
     },
     Compare {
         into: Register,
-        holds: fn(u64, u64) -> bool,
+        holds: Order,
         a: Register,
         b: Register,
     },
@@ -220,7 +221,7 @@ pub enum Step {
     /// covered lets nothing through.
     Branch {
         into: Register,
-        holds: fn(u64, u64) -> bool,
+        holds: Order,
         a: Register,
         b: Register,
         otherwise: u32,
@@ -282,9 +283,10 @@ pub enum Step {
         subject: Source,
         tests: List,
     },
-    /// On at the next step where it holds.
-    Guard {
-        condition: Register,
+    /// On at the next step where it is this number.
+    Case {
+        subject: Register,
+        is: u64,
         otherwise: u32,
     },
     Jump(u32),
@@ -354,6 +356,8 @@ pub enum Share {
 pub enum Source {
     /// A number's.
     Register(Register),
+    /// One of [`Code::numbers`].
+    Constant(u32),
     /// A text's register.
     Text(Register),
     /// Part of [`Code::bytes`].
@@ -391,7 +395,7 @@ pub enum Probe {
     /// From, and up to, exclusive.
     Range {
         /// Whether a number comes before another one.
-        before: fn(u64, u64) -> bool,
+        before: Order,
         from: u64,
         to: u64,
     },

@@ -26,6 +26,16 @@ const SALT_NS: u64 = 1_000_000_000;
 #[derive(Clone, Copy)]
 pub struct Cipher([u8; 32]);
 
+/// Room for what a text was before it is decrypted.
+#[derive(Clone, Debug)]
+pub struct Spare([u8; TEXT_MAX]);
+
+impl Default for Spare {
+    fn default() -> Spare {
+        Spare([0; TEXT_MAX])
+    }
+}
+
 /// The nonces that come next.
 #[derive(Debug, Default)]
 pub struct Nonces {
@@ -69,17 +79,20 @@ impl Cipher {
 
     /// Decrypts what is at the beginning of `room` over it; gives the text's length, or `None` where it is not authentic
     /// and stays as it was.
-    pub fn decrypt(&self, room: &mut [u8], length: usize) -> Option<usize> {
-        let encrypted = room.get(..length)?;
-        let (nonce, sealed) = encrypted.split_first_chunk::<NONCE>()?;
-        let (sealed, tag) = sealed.split_last_chunk::<TAG>()?;
-        // The library leaves zeros where a text is not authentic.
-        let mut text = [0; TEXT_MAX];
-        let text = text.get_mut(..sealed.len())?;
-        text.copy_from_slice(sealed);
-        Aegis256::<TAG>::new(&self.0, nonce).decrypt_in_place(text, tag, &[]).ok()?;
-        room.get_mut(..text.len())?.copy_from_slice(text);
-        Some(text.len())
+    pub fn decrypt(&self, spare: &mut Spare, room: &mut [u8], length: usize) -> Option<usize> {
+        let encrypted = room.get_mut(..length)?;
+        let (nonce, sealed) = encrypted.split_first_chunk_mut::<NONCE>()?;
+        let (text, tag) = sealed.split_last_chunk_mut::<TAG>()?;
+        let before = spare.0.get_mut(..text.len())?;
+        before.copy_from_slice(text);
+        let length = text.len();
+        if Aegis256::<TAG>::new(&self.0, nonce).decrypt_in_place(text, tag, &[]).is_err() {
+            // The library leaves zeros where a text is not authentic.
+            text.copy_from_slice(before);
+            return None;
+        }
+        encrypted.copy_within(NONCE..NONCE + length, 0);
+        Some(length)
     }
 }
 
@@ -114,17 +127,21 @@ mod tests {
         assert_eq!(cipher.encrypt(&mut nonces, 1, &mut room, 5), Some(53));
         let encrypted = room;
         assert!(!encrypted.windows(5).any(|window| window == b"hello"));
-        assert_eq!(other.decrypt(&mut room, 53), None);
+        assert_eq!(other.decrypt(&mut Spare::default(), &mut room, 53), None);
         assert_eq!(room, encrypted, "untouched");
         for byte in [0, 15, 16, 31, 32, 36, 37, 52] {
             room[byte] ^= 1;
-            assert_eq!(cipher.decrypt(&mut room, 53), None);
+            assert_eq!(cipher.decrypt(&mut Spare::default(), &mut room, 53), None);
             room[byte] ^= 1;
         }
         for length in [0, 47, 52, 54, 81] {
-            assert_eq!(cipher.decrypt(&mut room, length), None, "{length} bytes of it");
+            assert_eq!(
+                cipher.decrypt(&mut Spare::default(), &mut room, length),
+                None,
+                "{length} bytes of it"
+            );
         }
-        assert_eq!(cipher.decrypt(&mut room, 53), Some(5));
+        assert_eq!(cipher.decrypt(&mut Spare::default(), &mut room, 53), Some(5));
         assert_eq!(&room[..5], b"hello");
         let before = room;
         assert_eq!(cipher.encrypt(&mut nonces, 1, &mut room, 33), None, "no room");
@@ -140,7 +157,7 @@ mod tests {
         let mut room = [5; TEXT_MAX];
         let length = TEXT_MAX - LONGER;
         assert_eq!(cipher.encrypt(&mut Nonces::default(), 1, &mut room, length), Some(TEXT_MAX));
-        assert_eq!(cipher.decrypt(&mut room, TEXT_MAX), Some(length));
+        assert_eq!(cipher.decrypt(&mut Spare::default(), &mut room, TEXT_MAX), Some(length));
         assert_eq!(room[..length], [5; TEXT_MAX - LONGER]);
     }
 

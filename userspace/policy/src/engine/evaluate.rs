@@ -1,14 +1,14 @@
 //! The walk over a policy's steps that judges one call by one element.
 
 use super::answer::AnswerBlock;
-use super::code::{List, Probe, Step, Test};
-use super::crypt::{Cipher, Nonces};
+use super::code::{List, Probe, Step};
+use super::crypt::{Cipher, Nonces, Spare};
 use super::log::Log;
 use super::outcome::{Eject, Outcome, Route, Verdict};
 use super::random::Random;
 use super::registers::Register;
 use super::retry::Retries;
-use super::steps::{and, key_of, or};
+use super::steps::{and, or};
 use super::tables::{Key, Tables};
 use super::view::View;
 use tollfree_wire::{Code as Status, Reason};
@@ -38,14 +38,15 @@ pub struct Memory {
     pub key: Key,
     pub random: Random,
     pub nonces: Nonces,
+    pub spare: Spare,
     pub log: Log,
     pub retries: Retries,
     pub answer: AnswerBlock,
 }
 
 /// Everything at hand while one call is judged.
-pub struct Machine<'a, 'c> {
-    pub view: View<'a, 'c>,
+pub struct Machine<'a, 'c, 'r> {
+    pub view: View<'a, 'c, 'r>,
     pub keys: &'a [Option<Cipher>],
     pub memory: &'a mut Memory,
     pub outcome: &'a mut Outcome,
@@ -53,16 +54,16 @@ pub struct Machine<'a, 'c> {
     pub element: usize,
 }
 
-impl Machine<'_, '_> {
+impl Machine<'_, '_, '_> {
     /// Runs an element from a step on.
     pub fn run(&mut self, mut at: u32) -> End {
         let code = self.view.code;
         while let Some(step) = code.steps.get(at as usize) {
             at += 1;
             match *step {
-                Step::Load { into, source } => self.set(into, self.view.number_outside(source)),
+                Step::Load { into, ref source } => self.set(into, self.view.number_outside(source)),
                 Step::Copy { into, from } => self.set(into, self.number(from)),
-                Step::Keep { into, room, source } => self.view.keep(into, room, source),
+                Step::Keep { into, room, ref source } => self.view.keep(into, room, source),
                 Step::Fetch { into, room, table, ref key } => self.fetch(into, room, table, key),
                 Step::Lookup { into, table, ref key } => {
                     let number = self.lookup(table, key);
@@ -81,23 +82,19 @@ impl Machine<'_, '_> {
                     self.set(into, self.two(a, b).map(|(a, b)| function(a, b)));
                 }
                 Step::Compare { into, holds, a, b } => {
-                    self.set(into, self.two(a, b).map(|(a, b)| holds(a, b).into()));
+                    self.set(into, self.two(a, b).map(|(a, b)| holds.holds(a, b).into()));
                 }
                 Step::Branch { into, holds, a, b, otherwise } => {
                     let Some((a, b)) = self.two(a, b) else { return End::Drop };
-                    let held = holds(a, b);
+                    let held = holds.holds(a, b);
                     self.set(into, Some(held.into()));
                     if !held {
                         at = otherwise;
                     }
                 }
-                Step::Same { into, a, b } => {
-                    let values = self.view.value(a).zip(self.view.value(b));
-                    self.set(into, values.map(|(a, b)| (a == b).into()));
-                }
-                Step::StartsWith { into, text, prefix } => {
-                    let prefix = prefix.of(&code.bytes);
-                    self.set(into, self.view.bytes(text).map(|text| text.starts_with(prefix).into()));
+                Step::Same { into, ref a, ref b } => self.set(into, self.same(a, b).map(u64::from)),
+                Step::StartsWith { into, ref text, prefix } => {
+                    self.set(into, self.starts_with(text, prefix).map(u64::from));
                 }
                 Step::And { into, a, b } => self.set(into, and(self.number(a), self.number(b))),
                 Step::Or { into, a, b } => self.set(into, or(self.number(a), self.number(b))),
@@ -120,36 +117,23 @@ impl Machine<'_, '_> {
                 }
                 Step::Ask { into, authoriser } => return End::Ask { authoriser, next: at, into },
                 Step::Switch { subject, tests } => {
-                    let number = self.number(subject);
-                    let holds = |test: &&Test| test.probe.holds_of_number(number, &code.numbers);
-                    match tests.of(&code.tests).iter().find(holds) {
-                        Some(test) => at = test.target,
-                        // Only a table that was tampered with can hold a value that is no case.
-                        None => return End::Drop,
-                    }
+                    // Only a table that was tampered with can hold a value that is no case.
+                    let Some(target) = self.switch(self.number(subject), tests) else { return End::Drop };
+                    at = target;
                 }
-                Step::SwitchBytes { subject, tests } => {
-                    let bytes = self.view.bytes(subject);
-                    let holds = |test: &&Test| test.probe.holds_of_bytes(bytes, &code.bytes);
-                    match tests.of(&code.tests).iter().find(holds) {
-                        Some(test) => at = test.target,
-                        None => return End::Drop,
-                    }
+                Step::SwitchBytes { ref subject, tests } => {
+                    let Some(target) = self.switch_bytes(subject, tests) else { return End::Drop };
+                    at = target;
                 }
-                Step::Guard { condition, otherwise } => {
-                    if self.number(condition) != Some(1) {
+                Step::Case { subject, is, otherwise } => {
+                    if self.number(subject) != Some(is) {
                         at = otherwise;
                     }
                 }
                 Step::Jump(target) => at = target,
-                Step::Set { table, ref key, value } => self.write(table, key, value),
-                Step::Delete { table, ref key } => {
-                    let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
-                    if let Some(key) = key_of(view, key, &mut [0], words) {
-                        tables.remove(table.into(), key);
-                    }
-                }
-                Step::SetField { field, value } => {
+                Step::Set { table, ref key, ref value } => self.write(table, key, value),
+                Step::Delete { table, ref key } => self.delete(table, key),
+                Step::SetField { field, ref value } => {
                     self.write_field(field, value);
                 }
                 Step::ZeroField(field) => {
@@ -180,17 +164,13 @@ impl Machine<'_, '_> {
                         self.outcome.eject = Some(Eject { duration_ns, max_ppm });
                     }
                 }
-                Step::Log(values) => {
-                    let values = values.of(&code.logged).iter();
-                    let values = values.map(|(source, kind)| (self.view.value(*source), kind));
-                    self.memory.log.line(self.element, self.view.call.method, values);
-                }
+                Step::Log(values) => self.log(values),
                 Step::Send => return End::Send,
                 Step::Drop => return End::Drop,
                 Step::Reject { code, why } => return End::Reject(code, why),
                 Step::Answer(fields) => return End::Answer(fields),
                 Step::Retry { max, budget_ppm } => {
-                    let attempt = self.view.response.as_ref().map_or(u32::MAX, |response| response.attempt);
+                    let attempt = self.view.response.as_deref().map_or(u32::MAX, |response| response.attempt);
                     let again = attempt <= max && self.memory.retries.allow(budget_ppm);
                     return if again { End::Retry } else { End::Send };
                 }
@@ -200,11 +180,12 @@ impl Machine<'_, '_> {
     }
 
     /// Notes how an element ended; says whether that ends the call's way through the chain.
-    #[inline]
+    #[inline(always)]
     pub fn ends(&mut self, end: End, audit: bool) -> bool {
         !matches!(end, End::Send) && self.is_kept(end, audit)
     }
 
+    #[inline(never)]
     fn is_kept(&mut self, end: End, audit: bool) -> bool {
         let verdict = match end {
             End::Send => return false,
@@ -236,7 +217,7 @@ impl Machine<'_, '_> {
         self.memory.answer.reset(length.into(), layout);
         for (field, value) in fields.of(&self.view.code.answers) {
             let place = self.view.group.response.get(usize::from(*field)).copied().flatten();
-            if let (Some(place), Some(value)) = (place, self.view.value(*value))
+            if let (Some(place), Some(value)) = (place, self.view.value(value))
                 && let Some(bytes) = place.bytes_mut(self.memory.answer.flat_mut())
             {
                 place.shape.write(value, bytes);
@@ -246,20 +227,20 @@ impl Machine<'_, '_> {
 }
 
 impl Probe {
-    #[inline]
-    fn holds_of_number(&self, number: Option<u64>, lists: &[u64]) -> bool {
+    #[inline(always)]
+    pub(super) fn holds_of_number(&self, number: Option<u64>, lists: &[u64]) -> bool {
         match (self, number) {
             (Probe::Number(wanted), Some(number)) => *wanted == number,
             (Probe::Any, _) | (Probe::Absent, None) | (Probe::Present, Some(_)) => true,
             (Probe::OneOf(numbers), Some(number)) => numbers.of(lists).binary_search(&number).is_ok(),
             (Probe::Range { before, from, to }, Some(number)) => {
-                !before(number, *from) && before(number, *to)
+                !before.holds(number, *from) && before.holds(number, *to)
             }
             _ => false,
         }
     }
 
-    fn holds_of_bytes(&self, bytes: Option<&[u8]>, texts: &[u8]) -> bool {
+    pub(super) fn holds_of_bytes(&self, bytes: Option<&[u8]>, texts: &[u8]) -> bool {
         match (self, bytes) {
             (Probe::Any, _) | (Probe::Absent, None) | (Probe::Present, Some(_)) => true,
             (Probe::Bytes(wanted), Some(bytes)) => wanted.of(texts) == bytes,

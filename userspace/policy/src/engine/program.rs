@@ -7,8 +7,9 @@ use super::crypt::Cipher;
 use super::evaluate::{End, Machine};
 use super::outcome::{Outcome, Verdict};
 use super::pause::Paused;
+use super::registers::Register;
 use super::state::State;
-use super::view::{Response, View};
+use super::view::View;
 use crate::ir::{self, Policy};
 use crate::table::TableSpec;
 use std::sync::Arc;
@@ -98,11 +99,11 @@ impl Program {
         self.keys = self.code.keys.iter().map(|name| key(name).map(Cipher::new)).collect();
     }
 
-    /// Judges a call. `state` must come from this program's [`Program::new_state`].
-    pub fn judge(&self, state: &mut State, call: &mut CallView<'_>) -> Outcome {
+    /// Judges a call. `state` must come from this program's [`Program::new_state`]; it keeps the outcome until the next
+    /// call, so that it need not be moved.
+    pub fn judge<'s>(&self, state: &'s mut State, call: &mut CallView<'_>) -> &'s mut Outcome {
         state.memory.retries.count_call();
-        state.memory.answer.forget();
-        let mut outcome = Outcome::default();
+        state.forget();
         match self.group_of_request(state, call) {
             Some(group) if group.requests.is_empty() => {}
             Some(group) => {
@@ -110,70 +111,66 @@ impl Program {
                     Start::Chain => 0,
                     Start::AfterXdp => group.requests.partition_point(|stop| stop.element < self.in_xdp),
                 };
-                self.request(&mut self.machine(state, call, group, &mut outcome), from, None);
+                self.request(&mut self.machine(state, call, group), from, None);
             }
-            None => outcome.verdict = Verdict::UNKNOWN,
+            None => state.outcome.verdict = Verdict::UNKNOWN,
         }
-        outcome
+        &mut state.outcome
     }
 
     /// Goes on judging a call with an authoriser's word, `None` where it could not be reached. A policy that came in force
     /// in between judges the call from the beginning.
-    pub fn resume(
+    pub fn resume<'s>(
         &self,
-        state: &mut State,
+        state: &'s mut State,
         call: &mut CallView<'_>,
         paused: Paused,
         word: Option<bool>,
-    ) -> Outcome {
-        let Paused { code, at, next, into, registers, mut outcome } = paused;
+    ) -> &'s mut Outcome {
+        let Paused { code, at, next, into, registers, outcome } = paused;
         if !Arc::ptr_eq(&self.code, &code) {
             call.start = Start::Chain;
             return self.judge(state, call);
         }
-        let Some(group) = self.group_of_request(state, call) else {
-            return Outcome { verdict: Verdict::UNKNOWN, ..Outcome::default() };
-        };
-        let mut machine = self.machine(state, call, group, &mut outcome);
-        *machine.view.registers = registers;
-        machine.view.registers.set_number(into, word.map(u64::from));
-        self.request(&mut machine, at, Some(next));
-        outcome
+        state.forget();
+        match self.group_of_request(state, call) {
+            Some(group) => {
+                state.outcome = outcome;
+                let mut machine = self.machine(state, call, group);
+                *machine.view.registers = registers;
+                machine.view.registers.set_number(into, word.map(u64::from));
+                self.request(&mut machine, at, Some(next));
+            }
+            None => state.outcome.verdict = Verdict::UNKNOWN,
+        }
+        &mut state.outcome
     }
 
     /// Judges what answered a call: `call` as it was judged, at the time of the response. The elements see it in reverse.
-    pub fn judge_response(
+    pub fn judge_response<'s>(
         &self,
-        state: &mut State,
+        state: &'s mut State,
         call: &mut CallView<'_>,
         response: &mut ResponseView<'_>,
-    ) -> Outcome {
-        state.memory.answer.forget();
-        let mut outcome = Outcome::default();
+    ) -> &'s mut Outcome {
+        state.forget();
         match self.method(state, call.method) {
             Some((_, group)) if group.responses.is_empty() => {}
             Some((method, group)) if knows(&method.response, state, call.method, response.layout) => {
-                self.response(&mut self.machine(state, call, group, &mut outcome), response);
+                self.response(&mut self.machine(state, call, group), response);
             }
-            _ => outcome.verdict = Verdict::UNKNOWN,
+            _ => state.outcome.verdict = Verdict::UNKNOWN,
         }
-        outcome
+        &mut state.outcome
     }
 
     /// Leads a request past the elements from this place of the group's list on, through the first from this step on.
-    fn request(&self, machine: &mut Machine<'_, '_>, from: usize, mut resumed: Option<u32>) {
+    fn request(&self, machine: &mut Machine<'_, '_, '_>, from: usize, mut resumed: Option<u32>) {
         let stops = machine.view.group.requests.get(from..).unwrap_or_default();
         for (at, stop) in (from..).zip(stops) {
             let end = meet(machine, stop, resumed.take());
             if let End::Ask { next, into, .. } = end {
-                machine.outcome.paused = Some(Box::new(Paused {
-                    code: self.code.clone(),
-                    at,
-                    next,
-                    into,
-                    registers: machine.view.registers.clone(),
-                    outcome: machine.outcome.clone(),
-                }));
+                self.pause(machine, at, next, into);
             }
             if machine.ends(end, stop.audit) {
                 break;
@@ -181,22 +178,28 @@ impl Program {
         }
     }
 
+    /// Keeps where judging stands. What is kept is large: not a matter of calls that ask nobody.
+    #[cold]
+    #[inline(never)]
+    fn pause(&self, machine: &mut Machine<'_, '_, '_>, at: usize, next: u32, into: Register) {
+        machine.outcome.paused = Some(Box::new(Paused {
+            code: self.code.clone(),
+            at,
+            next,
+            into,
+            registers: machine.view.registers.clone(),
+            outcome: machine.outcome.clone(),
+        }));
+    }
+
     /// Leads a response past the elements that are to see it.
-    fn response<'a>(&self, machine: &mut Machine<'a, '_>, response: &'a mut ResponseView<'_>) {
-        let ResponseView { status, layout: _, flat, size, latency_ns, backend, attempt, ended_at } = response;
+    fn response<'a, 'r>(&self, machine: &mut Machine<'a, '_, 'r>, response: &'a mut ResponseView<'r>) {
         let group = machine.view.group;
-        let skipped = match ended_at {
-            Some(before) => group.responses.partition_point(|stop| stop.element >= *before),
+        let skipped = match response.ended_at {
+            Some(before) => group.responses.partition_point(|stop| stop.element >= before),
             None => 0,
         };
-        machine.view.response = Some(Response {
-            flat,
-            size: *size,
-            status: *status as u8,
-            latency_ns: *latency_ns,
-            backend: *backend,
-            attempt: *attempt,
-        });
+        machine.view.response = Some(response);
         for stop in group.responses.get(skipped..).unwrap_or_default() {
             let end = meet(machine, stop, None);
             if machine.ends(end, stop.audit) {
@@ -212,30 +215,34 @@ impl Program {
     }
 
     /// A method, mostly that of the call before.
+    #[inline]
     fn method(&self, state: &mut State, id: u32) -> Option<(&Method, &Group)> {
-        if self.code.method_ids.get(state.method) != Some(&id) {
-            state.method = self.code.method_ids.binary_search(&id).ok()?;
-        }
-        let method = self.code.methods.get(state.method)?;
+        let methods = &self.code.methods;
+        let method = match methods.get(state.method).filter(|method| method.id == id) {
+            Some(method) => method,
+            None => {
+                state.method = methods.binary_search_by_key(&id, |method| method.id).ok()?;
+                methods.get(state.method)?
+            }
+        };
         Some((method, self.code.groups.get(method.group as usize)?))
     }
 
-    fn machine<'a, 'c>(
+    fn machine<'a, 'c, 'r>(
         &'a self,
         state: &'a mut State,
         call: &'a mut CallView<'c>,
         group: &'a Group,
-        outcome: &'a mut Outcome,
-    ) -> Machine<'a, 'c> {
-        let State { memory, registers, .. } = state;
+    ) -> Machine<'a, 'c, 'r> {
+        let State { memory, registers, outcome, .. } = state;
         let view = View { code: &self.code, group, call, response: None, registers };
         Machine { view, keys: &self.keys, memory, outcome, element: 0 }
     }
 }
 
 /// Runs an element's handler, from its first step or from the one to go on with.
-#[inline]
-fn meet(machine: &mut Machine<'_, '_>, stop: &Stop, resumed: Option<u32>) -> End {
+#[inline(always)]
+fn meet(machine: &mut Machine<'_, '_, '_>, stop: &Stop, resumed: Option<u32>) -> End {
     machine.element = stop.element;
     match (resumed, stop.handler) {
         (Some(next), _) => machine.run(next),

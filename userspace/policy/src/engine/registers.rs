@@ -2,14 +2,18 @@
 
 use super::code::{Code, Source};
 
-/// The number of a register.
-pub type Register = u32;
+/// The number of a register: there are as many as it can say, so that none has to be looked for in vain.
+pub type Register = u8;
+
+/// How many registers of numbers there are: first those of [`SLOTS_MAX`](super::program::SLOTS_MAX) values, then those
+/// that operands are loaded into, then those of constants.
+pub const REGISTERS: usize = Register::MAX as usize + 1;
 
 /// Room for what is kept. Numbers and texts are numbered apart.
 #[derive(Clone, Debug)]
 pub struct Registers {
     /// Constants are in registers of their own, which no step writes.
-    numbers: Box<[Option<u64>]>,
+    numbers: [Option<u64>; REGISTERS],
     texts: Box<[Text]>,
     /// The bytes of texts.
     arena: Box<[u8]>,
@@ -28,8 +32,12 @@ pub enum Text {
 
 impl Registers {
     pub fn new(code: &Code) -> Registers {
+        let mut numbers = [None; REGISTERS];
+        for (register, number) in &code.constants {
+            numbers[usize::from(*register)] = Some(*number);
+        }
         Registers {
-            numbers: code.numbers_at_first.clone().into(),
+            numbers,
             texts: vec![Text::Absent; code.sizes.texts].into(),
             arena: vec![0; code.sizes.arena].into(),
         }
@@ -37,24 +45,22 @@ impl Registers {
 
     #[inline(always)]
     pub fn number(&self, register: Register) -> Option<u64> {
-        self.numbers.get(register as usize).copied().flatten()
+        self.numbers[usize::from(register)]
     }
 
     #[inline(always)]
     pub fn set_number(&mut self, register: Register, number: Option<u64>) {
-        if let Some(place) = self.numbers.get_mut(register as usize) {
-            *place = number;
-        }
+        self.numbers[usize::from(register)] = number;
     }
 
     #[inline]
     pub fn text(&self, register: Register) -> Text {
-        self.texts.get(register as usize).copied().unwrap_or_default()
+        self.texts.get(usize::from(register)).copied().unwrap_or_default()
     }
 
     #[inline]
     pub fn set_text(&mut self, register: Register, text: Text) {
-        if let Some(place) = self.texts.get_mut(register as usize) {
+        if let Some(place) = self.texts.get_mut(usize::from(register)) {
             *place = text;
         }
     }

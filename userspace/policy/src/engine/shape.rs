@@ -2,6 +2,7 @@
 
 use crate::ir::FieldAt;
 use crate::table::{KeyType, ValueType};
+use std::ops::Range;
 
 /// A value while a call is judged. Text, bytes and addresses are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +87,13 @@ impl Shape {
     }
 
     /// What reads back of a number that was written.
-    #[inline]
+    #[inline(always)]
     pub fn canonical(self, number: u64) -> u64 {
+        if self == Shape::Wide { number } else { self.narrow(number) }
+    }
+
+    #[inline(never)]
+    fn narrow(self, number: u64) -> u64 {
         match self {
             Shape::Bool | Shape::WideBool => u64::from(number != 0),
             Shape::U32 => u64::from(number as u32),
@@ -155,13 +161,14 @@ impl Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     offset: u16,
+    size: u16,
     pub shape: Shape,
 }
 
 impl Place {
     pub fn of(field: &FieldAt) -> Option<Place> {
         let shape = Shape::of_key(&field.kind).first().copied()?;
-        Some(Place { offset: field.offset, shape })
+        Some(Place { offset: field.offset, size: shape.size() as u16, shape })
     }
 
     #[inline]
@@ -172,11 +179,17 @@ impl Place {
     /// The field's bytes; `None` where the block ends before it does.
     #[inline]
     pub fn bytes(self, flat: &[u8]) -> Option<&[u8]> {
-        flat.get(usize::from(self.offset)..)?.get(..self.shape.size())
+        flat.get(self.range())
     }
 
     #[inline]
     pub fn bytes_mut(self, flat: &mut [u8]) -> Option<&mut [u8]> {
-        flat.get_mut(usize::from(self.offset)..)?.get_mut(..self.shape.size())
+        flat.get_mut(self.range())
+    }
+
+    #[inline]
+    fn range(self) -> Range<usize> {
+        let start = usize::from(self.offset);
+        start..start + usize::from(self.size)
     }
 }

@@ -4,9 +4,10 @@
 use super::answer::{AnswerBlock, Answered};
 use super::changes::Change;
 use super::code::Code;
-use super::crypt::Nonces;
+use super::crypt::{Nonces, Spare};
 use super::evaluate::Memory;
 use super::log::{Log, LogLine};
+use super::outcome::Outcome;
 use super::random::Random;
 use super::registers::Registers;
 use super::retry::Retries;
@@ -27,6 +28,8 @@ pub struct State {
     pub(super) method: usize,
     pub(super) memory: Memory,
     pub(super) registers: Registers,
+    /// Of the last call.
+    pub(super) outcome: Outcome,
 }
 
 impl State {
@@ -41,12 +44,21 @@ impl State {
                 key: Key::new(code.sizes.key),
                 random: Random::unpredictable(),
                 nonces: Nonces::default(),
+                spare: Spare::default(),
                 log: Log::new(code.uses.logs),
                 retries: Retries::default(),
                 answer: AnswerBlock::default(),
             },
             registers: Registers::new(code),
+            outcome: Outcome::default(),
         }
+    }
+
+    /// Another call is judged.
+    #[inline]
+    pub(super) fn forget(&mut self) {
+        self.outcome = Outcome::default();
+        self.memory.answer.forget();
     }
 
     /// Swaps the tables of the same name, type and capacity with another state: so a new policy gets the tables of the
@@ -82,6 +94,11 @@ impl State {
 
     pub(super) fn layout(&self, key: LayoutKey) -> Option<u32> {
         self.layouts.get(&key).copied()
+    }
+
+    /// What became of the last call that was judged, or response.
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 
     /// What the policy has answered the last call with, where its verdict was [`crate::Verdict::Answer`].

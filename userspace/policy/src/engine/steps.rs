@@ -1,6 +1,6 @@
 //! What single steps do.
 
-use super::code::{self, List, Share, Source, Terms};
+use super::code::{self, List, Share, Source, Terms, Test};
 use super::evaluate::{Machine, Memory};
 use super::registers::{Register, Registers};
 use super::shape::{Shape, Value};
@@ -11,7 +11,7 @@ use crate::ir::FieldRef;
 use crate::operations;
 use crate::rate;
 
-impl Machine<'_, '_> {
+impl Machine<'_, '_, '_> {
     #[inline(always)]
     pub(super) fn number(&self, register: Register) -> Option<u64> {
         self.view.registers.number(register)
@@ -27,13 +27,45 @@ impl Machine<'_, '_> {
         self.view.registers.set_number(into, number);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn lookup(&mut self, table: u16, key: &code::Key) -> Option<u64> {
-        let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
-        tables.number(table.into(), key_of(view, key, &mut [0], words)?)
+        match key {
+            code::Key::None => self.memory.tables.number(table.into(), &()),
+            key => self.lookup_by_key(table, key),
+        }
     }
 
-    #[inline]
+    #[inline(never)]
+    fn lookup_by_key(&mut self, table: u16, key: &code::Key) -> Option<u64> {
+        let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
+        let table = usize::from(table);
+        match *key {
+            code::Key::None => tables.number(table, &()),
+            code::Key::Number(shape, ref source) => tables.number(table, &number_of(view, shape, source)?),
+            code::Key::Parts(parts) => tables.number(table, build_key(view, parts, words)?),
+        }
+    }
+
+    /// Changes a table's number ([`super::tables::Tables::update`]); `None` where a part of the key is absent.
+    #[inline(always)]
+    fn update(
+        &mut self,
+        table: u16,
+        key: &code::Key,
+        next: impl FnOnce(Option<u64>) -> Option<u64>,
+    ) -> Option<Option<u64>> {
+        let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
+        let table = usize::from(table);
+        Some(match *key {
+            code::Key::None => tables.update(table, &(), next),
+            code::Key::Number(shape, ref source) => {
+                tables.update(table, &number_of(view, shape, source)?, next)
+            }
+            code::Key::Parts(parts) => tables.update(table, build_key(view, parts, words)?, next),
+        })
+    }
+
+    #[inline(always)]
     pub(super) fn add(
         &mut self,
         table: u16,
@@ -42,29 +74,45 @@ impl Machine<'_, '_> {
         sum: fn(u64, u64) -> u64,
     ) -> Option<u64> {
         let amount = self.number(amount)?;
-        let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
-        let next = |old: Option<u64>| Some(sum(old.unwrap_or(0), amount));
-        tables.update(table.into(), key_of(view, key, &mut [0], words)?, next)
+        match key {
+            code::Key::None => {
+                let next = |old: Option<u64>| Some(sum(old.unwrap_or(0), amount));
+                self.memory.tables.update(table.into(), &(), next)
+            }
+            key => self.add_by_key(table, key, amount, sum),
+        }
     }
 
-    #[inline]
+    #[inline(never)]
+    fn add_by_key(
+        &mut self,
+        table: u16,
+        key: &code::Key,
+        amount: u64,
+        sum: fn(u64, u64) -> u64,
+    ) -> Option<u64> {
+        self.update(table, key, |old| Some(sum(old.unwrap_or(0), amount))).flatten()
+    }
+
+    #[inline(never)]
     pub(super) fn take(&mut self, table: u16, key: &code::Key, terms: &Terms) -> Option<bool> {
         let Terms { count, cost, burst } = *terms;
         let count = self.number(count)?;
-        let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
-        let (cost, burst) = (share(view.registers, cost, count)?, share(view.registers, burst, count)?);
+        let registers = &*self.view.registers;
+        let (cost, burst) = (share(registers, cost, count)?, share(registers, burst, count)?);
         if count == 0 {
             return Some(false);
         }
-        let now = view.call.now_ns;
-        let next = |old: Option<u64>| operations::take(old.unwrap_or(0), now, cost, burst);
-        Some(tables.update(table.into(), key_of(view, key, &mut [0], words)?, next).is_some())
+        let now = self.view.call.now_ns;
+        let taken = self.update(table, key, |old| operations::take(old.unwrap_or(0), now, cost, burst));
+        Some(taken?.is_some())
     }
 
+    #[inline(never)]
     pub(super) fn hash(&self, values: List) -> Option<u64> {
         let mut hasher = Hasher::default();
         for source in values.of(&self.view.code.sources) {
-            match self.view.value(*source)? {
+            match self.view.value(source)? {
                 Value::Number(number) => hasher.word(number),
                 Value::Bytes(bytes) => hasher.bytes(bytes),
             }
@@ -73,6 +121,7 @@ impl Machine<'_, '_> {
     }
 
     /// Keeps a text that a table has in `room` in the arena: the table can change.
+    #[inline(never)]
     pub(super) fn fetch(&mut self, into: Register, room: u32, table: u16, key: &code::Key) {
         let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
         let text = key_of(view, key, &mut [0], words).and_then(|key| tables.bytes(table.into(), key));
@@ -80,15 +129,60 @@ impl Machine<'_, '_> {
     }
 
     /// Sets a table's value, where there is room for it.
-    pub(super) fn write(&mut self, table: u16, key: &code::Key, value: Source) {
+    #[inline(never)]
+    pub(super) fn write(&mut self, table: u16, key: &code::Key, value: &Source) {
         let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
         if let (Some(key), Some(value)) = (key_of(view, key, &mut [0], words), view.value(value)) {
             tables.set(table.into(), key, value);
         }
     }
 
+    #[inline(never)]
+    pub(super) fn delete(&mut self, table: u16, key: &code::Key) {
+        let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
+        if let Some(key) = key_of(view, key, &mut [0], words) {
+            tables.remove(table.into(), key);
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn same(&self, a: &Source, b: &Source) -> Option<bool> {
+        self.view.value(a).zip(self.view.value(b)).map(|(a, b)| a == b)
+    }
+
+    #[inline(never)]
+    pub(super) fn starts_with(&self, text: &Source, prefix: List) -> Option<bool> {
+        let prefix = prefix.of(&self.view.code.bytes);
+        self.view.bytes(text).map(|text| text.starts_with(prefix))
+    }
+
+    /// Where the first test leads that holds of a number.
+    #[inline(never)]
+    pub(super) fn switch(&self, number: Option<u64>, tests: List) -> Option<u32> {
+        let code = self.view.code;
+        let holds = |test: &&Test| test.probe.holds_of_number(number, &code.numbers);
+        tests.of(&code.tests).iter().find(holds).map(|test| test.target)
+    }
+
+    /// The same of bytes.
+    #[inline(never)]
+    pub(super) fn switch_bytes(&self, subject: &Source, tests: List) -> Option<u32> {
+        let code = self.view.code;
+        let bytes = self.view.bytes(subject);
+        let holds = |test: &&Test| test.probe.holds_of_bytes(bytes, &code.bytes);
+        tests.of(&code.tests).iter().find(holds).map(|test| test.target)
+    }
+
+    #[inline(never)]
+    pub(super) fn log(&mut self, values: List) {
+        let values = values.of(&self.view.code.logged).iter();
+        let values = values.map(|(source, kind)| (self.view.value(source), kind));
+        self.memory.log.line(self.element, self.view.call.method, values);
+    }
+
     /// `None`, and nothing changes, where there is no value or no such field.
-    pub(super) fn write_field(&mut self, field: FieldRef, value: Source) -> Option<()> {
+    #[inline(never)]
+    pub(super) fn write_field(&mut self, field: FieldRef, value: &Source) -> Option<()> {
         let mut text = [0; 255];
         let value = match self.view.value(value)? {
             Value::Number(number) => Value::Number(number),
@@ -104,6 +198,7 @@ impl Machine<'_, '_> {
     }
 
     /// Whether it was possible; `None` where there is no such field.
+    #[inline(never)]
     pub(super) fn crypt(&mut self, field: FieldRef, key: u16, decrypt: bool) -> Option<bool> {
         let now_ns = self.view.call.now_ns;
         let (place, bytes) = self.view.field(field)?;
@@ -112,11 +207,13 @@ impl Machine<'_, '_> {
         let known = Some(usize::from(*length)).filter(|known| *known <= room.len())?;
         let Some(cipher) = self.keys.get(usize::from(key))? else { return Some(false) };
         let now = match decrypt {
-            true => cipher.decrypt(room, known),
+            true => cipher.decrypt(&mut self.memory.spare, room, known),
             false => cipher.encrypt(&mut self.memory.nonces, now_ns, room, known),
         };
         let Some(now) = now else { return Some(false) };
-        room.get_mut(now..)?.fill(0);
+        if let Some(behind) = room.get_mut(now..known) {
+            behind.fill(0);
+        }
         *length = u8::try_from(now).ok()?;
         Some(true)
     }
@@ -142,33 +239,37 @@ pub(super) fn or(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 
 /// A key, put together in `one` or in `words`; `None` where a part of it is absent, or does not fit.
 #[inline(always)]
-pub(super) fn key_of<'k>(
-    view: &View<'_, '_>,
+fn key_of<'k>(
+    view: &View<'_, '_, '_>,
     key: &code::Key,
     one: &'k mut [u64; 1],
     words: &'k mut Key,
 ) -> Option<&'k [u64]> {
     match *key {
         code::Key::None => Some(&[]),
-        code::Key::Number(shape, source) => {
-            *one = [shape.canonical(view.number(source)?)];
+        code::Key::Number(shape, ref source) => {
+            *one = [number_of(view, shape, source)?];
             Some(one)
         }
-        code::Key::Parts(parts) => {
-            build_key(view, parts, words)?;
-            Some(words.words())
-        }
+        code::Key::Parts(parts) => build_key(view, parts, words),
     }
 }
 
-/// Puts a key of several parts together, or of one that is no number.
+/// A key of one number.
+#[inline(always)]
+fn number_of(view: &View<'_, '_, '_>, shape: Shape, source: &Source) -> Option<u64> {
+    Some(shape.canonical(view.number(source)?))
+}
+
+/// A key of several parts, or of one that is no number.
 #[inline(never)]
-fn build_key(view: &View<'_, '_>, parts: List, key: &mut Key) -> Option<()> {
+fn build_key<'k>(view: &View<'_, '_, '_>, parts: List, key: &'k mut Key) -> Option<&'k [u64]> {
     key.clear();
-    parts.of(&view.code.parts).iter().try_for_each(|(shape, source)| match view.value(*source)? {
+    parts.of(&view.code.parts).iter().try_for_each(|(shape, source)| match view.value(source)? {
         Value::Number(number) => key.push_number(*shape, number),
         Value::Bytes(bytes) => key.push_bytes(*shape, bytes),
-    })
+    })?;
+    Some(key.words())
 }
 
 /// Some calls' share of a bucket's period; 0 where nothing is to get through.

@@ -1,53 +1,43 @@
 //! What a policy can read while it judges one call.
 
-use super::call::CallView;
+use super::call::{CallView, ResponseView};
 use super::code::{Code, Group, Source};
 use super::registers::{Register, Registers, Text};
 use super::shape::{Place, Value};
 use crate::ir::{Attribute, FieldRef, TOKEN_BAD, TOKEN_VALID};
 
 /// A call and what is known of it.
-pub struct View<'a, 'c> {
+pub struct View<'a, 'c, 'r> {
     pub code: &'a Code,
     pub group: &'a Group,
     pub call: &'a mut CallView<'c>,
-    pub response: Option<Response<'a>>,
+    pub response: Option<&'a mut ResponseView<'r>>,
     pub registers: &'a mut Registers,
 }
 
-/// What answered the call.
-pub struct Response<'a> {
-    pub flat: &'a mut [u8],
-    pub size: u32,
-    pub status: u8,
-    pub latency_ns: u64,
-    pub backend: Option<u32>,
-    pub attempt: u32,
-}
-
-impl View<'_, '_> {
+impl View<'_, '_, '_> {
     /// What a source has. Registers, the most frequent one, are told here; the rest by a call.
     #[inline(always)]
-    pub fn value(&self, source: Source) -> Option<Value<'_>> {
-        match source {
+    pub fn value(&self, source: &Source) -> Option<Value<'_>> {
+        match *source {
             Source::Register(register) => self.registers.number(register).map(Value::Number),
-            source => self.outside(source),
+            _ => self.outside(source),
         }
     }
 
     #[inline(always)]
-    pub fn number(&self, source: Source) -> Option<u64> {
-        match source {
+    pub fn number(&self, source: &Source) -> Option<u64> {
+        match *source {
             Source::Register(register) => self.registers.number(register),
-            source => self.number_outside(source),
+            _ => self.number_outside(source),
         }
     }
 
     /// What is not a register's, where it is a number.
-    pub fn number_outside(&self, source: Source) -> Option<u64> {
-        match source {
+    pub fn number_outside(&self, source: &Source) -> Option<u64> {
+        match *source {
             Source::Attribute(attribute) => self.attribute(attribute),
-            source => match self.outside(source)? {
+            _ => match self.outside(source)? {
                 Value::Number(number) => Some(number),
                 Value::Bytes(_) => None,
             },
@@ -55,11 +45,12 @@ impl View<'_, '_> {
     }
 
     /// What is not a register's.
-    fn outside(&self, source: Source) -> Option<Value<'_>> {
-        match source {
+    fn outside(&self, source: &Source) -> Option<Value<'_>> {
+        match *source {
+            Source::Constant(number) => self.code.numbers.get(number as usize).copied().map(Value::Number),
             Source::Request(field) => (*self.group.request.get(usize::from(field))?)?.read(self.call.flat),
             Source::Response(field) => {
-                (*self.group.response.get(usize::from(field))?)?.read(self.response.as_ref()?.flat)
+                (*self.group.response.get(usize::from(field))?)?.read(self.response.as_deref()?.flat)
             }
             Source::Attribute(attribute) => self.attribute(attribute).map(Value::Number),
             Source::Token => {
@@ -70,16 +61,16 @@ impl View<'_, '_> {
             Source::Text(register) => match self.registers.text(register) {
                 Text::Absent => None,
                 Text::Here { at, len } => self.registers.bytes(at, len).map(Value::Bytes),
-                Text::Alias(source) => self.lasting(source).map(Value::Bytes),
+                Text::Alias(ref source) => self.lasting(source).map(Value::Bytes),
             },
-            source => self.lasting(source).map(Value::Bytes),
+            _ => self.lasting(source).map(Value::Bytes),
         }
     }
 
     /// Bytes that do not change while a call is judged.
-    fn lasting(&self, source: Source) -> Option<&[u8]> {
+    fn lasting(&self, source: &Source) -> Option<&[u8]> {
         let peer = self.call.peer;
-        match source {
+        match *source {
             Source::Bytes(bytes) => Some(bytes.of(&self.code.bytes)),
             Source::Identity => peer.identity.map(str::as_bytes),
             Source::Namespace => peer.namespace.map(str::as_bytes),
@@ -98,7 +89,7 @@ impl View<'_, '_> {
 
     #[inline]
     fn attribute(&self, attribute: Attribute) -> Option<u64> {
-        let response = self.response.as_ref();
+        let response = self.response.as_deref();
         Some(match attribute {
             // As wide as enums are.
             Attribute::Method => i64::from(self.call.method as i32) as u64,
@@ -107,14 +98,14 @@ impl View<'_, '_> {
             Attribute::Deadline => self.call.deadline_ns?,
             Attribute::Now => self.call.now_ns,
             Attribute::Port => self.call.port.into(),
-            Attribute::Status => response?.status.into(),
+            Attribute::Status => (response?.status as u8).into(),
             Attribute::Latency => response?.latency_ns,
             Attribute::Backend => response?.backend?.into(),
         })
     }
 
     #[inline]
-    pub fn bytes(&self, source: Source) -> Option<&[u8]> {
+    pub fn bytes(&self, source: &Source) -> Option<&[u8]> {
         match self.outside(source)? {
             Value::Bytes(bytes) => Some(bytes),
             Value::Number(_) => None,
@@ -122,16 +113,16 @@ impl View<'_, '_> {
     }
 
     /// Keeps what a text is now. One that can change, a field's, is copied to `room` in the arena.
-    pub fn keep(&mut self, into: Register, room: u32, source: Source) {
+    pub fn keep(&mut self, into: Register, room: u32, source: &Source) {
         let View { group, call, response, registers, .. } = self;
-        let (places, message, field) = match source {
+        let (places, message, field) = match *source {
             Source::Text(register) => return registers.set_text(into, registers.text(register)),
             Source::Request(field) => (&group.request, Some(&*call.flat), field),
             Source::Response(field) => {
                 (&group.response, response.as_ref().map(|response| &*response.flat), field)
             }
-            source => {
-                let text = self.lasting(source).map_or(Text::Absent, |_| Text::Alias(source));
+            _ => {
+                let text = self.lasting(source).map_or(Text::Absent, |_| Text::Alias(*source));
                 return self.registers.set_text(into, text);
             }
         };

@@ -367,7 +367,7 @@ impl<'c> Call<'c> {
                 };
                 outcome = program.resume(&mut half.state, view, *paused, answer);
             }
-            outcome
+            outcome.clone()
         });
         half.tracked = Some(tracked);
         if let Some(route) = outcome.route {
@@ -411,7 +411,7 @@ impl<'c> Call<'c> {
                 attempt: 1,
                 ended_at,
             };
-            program.judge_response(&mut half.state, view, &mut response)
+            program.judge_response(&mut half.state, view, &mut response).clone()
         });
         note(half, &outcome, &backends, seen);
         half.write_through()?;

@@ -4,7 +4,7 @@ use super::super::code::{List, Probe, Source, Step, Test};
 use super::super::registers::Register;
 use super::Compiler;
 use crate::ir::{self, Comparison, Constant, Operand, Pattern};
-use crate::operations;
+use crate::operations::Order;
 
 /// What a match is about.
 #[derive(Clone, Copy)]
@@ -14,31 +14,48 @@ enum Subject {
 }
 
 impl Compiler<'_> {
-    /// Two arms for whether the comparison holds that was made just before: says whether it was so.
+    /// Two arms, the one for one number and the other for all else, need no switch: says whether it was so.
     pub(super) fn branch(&mut self, subject: &Operand, arms: &[ir::Arm]) -> bool {
-        let (Operand::Slot(slot), [first, second]) = (subject, arms) else { return false };
-        let is = |arm: &ir::Arm, number| {
-            arm.guard.is_none() && *arm.patterns == [Pattern::Equal(Constant::Number(number))]
-        };
-        let (held, not) = match (is(first, 1) && is(second, 0), is(first, 0) && is(second, 1)) {
-            (true, _) => (first, second),
-            (_, true) => (second, first),
-            _ => return false,
-        };
-        let Some(Step::Compare { into, holds, a, b }) = self.code.steps.last().copied() else { return false };
-        if into as usize != *slot {
+        let [first, second] = arms else { return false };
+        if first.guard.is_some() || second.guard.is_some() || self.is_text(subject) {
             return false;
         }
-        let compare = self.here() - 1;
+        let (is, held, not) = match (number_of(first), number_of(second)) {
+            (Some(is), _) if second.patterns.contains(&Pattern::Any) => (is, first, second),
+            (Some(1), _) if is_untrue(second) => (1, first, second),
+            (_, Some(1)) if is_untrue(first) => (1, second, first),
+            (Some(1), Some(0)) => return self.branch_as_compared(subject, first, second),
+            (Some(0), Some(1)) => return self.branch_as_compared(subject, second, first),
+            _ => return false,
+        };
+        let subject = self.number(subject);
+        self.fork(held, not, |otherwise| Step::Case { subject, is, otherwise });
+        true
+    }
+
+    /// Where the comparison made just before is all that the arms are about, that and the branch are one step.
+    fn branch_as_compared(&mut self, subject: &Operand, held: &ir::Arm, not: &ir::Arm) -> bool {
+        let Operand::Slot(slot) = subject else { return false };
+        let Some(Step::Compare { into, holds, a, b }) = self.code.steps.last().copied() else { return false };
+        if usize::from(into) != *slot {
+            return false;
+        }
+        self.code.steps.pop();
+        self.fork(held, not, |otherwise| Step::Branch { into, holds, a, b, otherwise });
+        true
+    }
+
+    fn fork(&mut self, held: &ir::Arm, not: &ir::Arm, step: impl Fn(u32) -> Step) {
+        let fork = self.here();
+        self.code.steps.push(step(0));
         self.block(&held.body);
         let jump = self.here();
         self.code.steps.push(Step::Jump(0));
         let otherwise = self.here();
-        self.patch(compare, Step::Branch { into, holds, a, b, otherwise });
+        self.patch(fork, step(otherwise));
         self.block(&not.body);
         let behind = self.here();
         self.patch(jump, Step::Jump(behind));
-        true
     }
 
     /// A switch; then each arm: its guard, which goes on with the tests of the arms behind it where it does not hold, its
@@ -78,14 +95,16 @@ impl Compiler<'_> {
             }
             if let Some(ir::Guard { statements, condition }) = &arm.guard {
                 self.block(statements);
+                let loads = self.loads;
                 let condition = self.number(condition);
+                self.loads = loads;
                 let guard = self.here();
                 self.code.steps.push(Step::Jump(0));
                 self.block(&arm.body);
                 jumps.push(self.here());
                 self.code.steps.push(Step::Jump(0));
                 let otherwise = self.here();
-                self.patch(guard, Step::Guard { condition, otherwise });
+                self.patch(guard, Step::Case { subject: condition, is: 1, otherwise });
                 self.code.steps.push(switch(behind));
             } else {
                 self.block(&arm.body);
@@ -117,10 +136,24 @@ impl Compiler<'_> {
             }
             Pattern::Prefix(prefix) => Probe::Prefix(self.bytes(prefix)),
             Pattern::Range { number, from, to } => {
-                let before = operations::compare(Comparison::Less, *number);
+                let before = Order::new(Comparison::Less, *number);
                 Probe::Range { before, from: *from, to: *to }
             }
             Pattern::Cidr { address, bits } => Probe::Cidr { address: self.bytes(address), bits: *bits },
         }
     }
+}
+
+/// The number that an arm is for, where it is for nothing else.
+fn number_of(arm: &ir::Arm) -> Option<u64> {
+    match *arm.patterns {
+        [Pattern::Equal(Constant::Number(number))] => Some(number),
+        _ => None,
+    }
+}
+
+/// Whether an arm is for what is false or absent.
+fn is_untrue(arm: &ir::Arm) -> bool {
+    let has = |pattern: &Pattern| arm.patterns.contains(pattern);
+    has(&Pattern::Equal(Constant::Number(0))) && has(&Pattern::Absent)
 }

@@ -2,16 +2,19 @@
 
 mod matches;
 mod operations;
+mod tidy;
 
-use super::code::{Code, Group, Handler, Layouts, List, Method, Step, Stop};
+use super::code::{Code, Group, Handler, Layouts, List, Method, Source, Step, Stop};
 use super::program::SLOTS_MAX;
-use super::registers::Register;
 use super::shape::{Place, Shape};
 use super::tables::words_of;
 use crate::ir::{self, Action, Body, Effect, Exit, FieldRef, FieldUse, Policy, Statement};
 use crate::table::{KeyType, TableSpec};
 use std::collections::HashMap;
 
+/// Registers of operands that have to be loaded: a statement needs up to four at a time, and each of at most 32 matches
+/// around it has the one that it is about.
+const LOADS_MAX: usize = 64;
 /// The longest text that a field or a table can have, in bytes.
 const TEXT_MAX: usize = 255;
 
@@ -36,12 +39,14 @@ pub fn compile(policy: &Policy, groups: &[ir::Group], shared: &[usize]) -> Code 
         text_response_fields: are_texts(response_fields),
         text_slots: [false; SLOTS_MAX],
         constants: HashMap::new(),
-        code: Code { numbers_at_first: vec![None; SLOTS_MAX], ..Code::default() },
+        loads: 0,
+        code: Code::default(),
         arena: 0,
         in_response: false,
     };
     let elements: Vec<Element> = elements.iter().map(|element| compiler.element(element)).collect();
     let Compiler { mut code, .. } = compiler;
+    tidy::tidy(&mut code);
     code.sizes.key = tables.iter().map(|spec| words_of(&Shape::of_key(&spec.key))).max().unwrap_or(0);
     code.specs = tables.clone().into();
     code.shared = shared.to_vec();
@@ -51,14 +56,11 @@ pub fn compile(policy: &Policy, groups: &[ir::Group], shared: &[usize]) -> Code 
     code.authorisers = authorisers.clone();
     code.keys = keys.clone();
     code.groups = groups.iter().map(|group| group_of(group, &elements)).collect();
-    let mut methods: Vec<(u32, Method)> = (0..)
+    code.methods = (0..)
         .zip(groups)
-        .flat_map(|(number, group)| {
-            group.methods.iter().map(move |method| (method.id, method_of(method, number)))
-        })
+        .flat_map(|(number, group)| group.methods.iter().map(move |method| method_of(method, number)))
         .collect();
-    methods.sort_by_key(|(id, _)| *id);
-    (code.method_ids, code.methods) = methods.into_iter().unzip();
+    code.methods.sort_by_key(|method| method.id);
     code
 }
 
@@ -69,6 +71,7 @@ fn method_of(method: &ir::MethodLayouts, group: u32) -> Method {
         Layouts { usual, all }
     };
     Method {
+        id: method.id,
         group,
         request: layouts(method.current, &method.fingerprints),
         response: layouts(method.current_response, &method.response_fingerprints),
@@ -111,8 +114,10 @@ struct Compiler<'a> {
     text_response_fields: Vec<bool>,
     /// Which slots have no numbers at the moment.
     text_slots: [bool; SLOTS_MAX],
-    /// The registers that have them.
-    constants: HashMap<u64, Register>,
+    /// Where each constant is.
+    constants: HashMap<u64, Source>,
+    /// Registers in use for what is loaded.
+    loads: usize,
     code: Code,
     /// Bytes of the arena that the handler at hand has taken.
     arena: usize,
@@ -162,6 +167,12 @@ impl Compiler<'_> {
     }
 
     fn statement(&mut self, action: &Action) {
+        let loads = self.loads;
+        self.act(action);
+        self.loads = loads;
+    }
+
+    fn act(&mut self, action: &Action) {
         let step = match action {
             Action::Let { into, op } => self.keep(*into, op),
             Action::Match { subject, arms } => {

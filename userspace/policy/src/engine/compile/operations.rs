@@ -1,11 +1,12 @@
 //! Operations and what they are about: registers, constants, keys, texts.
 
-use super::super::code::{Key, List, Share, Source, Step, Terms};
+use super::super::code::{Code, Key, List, Share, Source, Step, Terms};
+use super::super::program::SLOTS_MAX;
 use super::super::registers::Register;
 use super::super::shape::Shape;
-use super::{Compiler, TEXT_MAX, narrow};
+use super::{Compiler, LOADS_MAX, TEXT_MAX, narrow};
 use crate::ir::{self, Constant, FieldRef, Operand, PeerValue};
-use crate::operations;
+use crate::operations::{self, Order};
 use crate::rate;
 use crate::table::{TableKind, ValueType};
 
@@ -54,7 +55,7 @@ impl Compiler<'_> {
                 Step::Two { into, function, a: self.number(a), b: self.number(b) }
             }
             ir::Op::Compare { op, number, a, b } => {
-                let holds = operations::compare(*op, *number);
+                let holds = Order::new(*op, *number);
                 Step::Compare { into, holds, a: self.number(a), b: self.number(b) }
             }
             ir::Op::Same { a, b } => Step::Same { into, a: self.source(a), b: self.source(b) },
@@ -121,28 +122,27 @@ impl Compiler<'_> {
         match self.source(operand) {
             Source::Register(register) => register,
             source => {
-                let into = self.register(None);
+                let into = (SLOTS_MAX + self.loads.min(LOADS_MAX - 1)) as Register;
+                self.loads += 1;
                 self.code.steps.push(Step::Load { into, source });
                 into
             }
         }
     }
 
-    fn constant(&mut self, number: u64) -> Register {
-        match self.constants.get(&number) {
-            Some(known) => *known,
-            None => {
-                let register = self.register(Some(number));
-                self.constants.insert(number, register);
-                register
+    /// A register of its own, where there is one left.
+    fn constant(&mut self, number: u64) -> Source {
+        let Code { constants, numbers, .. } = &mut self.code;
+        *self.constants.entry(number).or_insert_with(|| {
+            let register = SLOTS_MAX + LOADS_MAX + constants.len();
+            match Register::try_from(register) {
+                Ok(register) => {
+                    constants.push((register, number));
+                    Source::Register(register)
+                }
+                Err(_) => Source::Constant(List::append(numbers, [number]).at),
             }
-        }
-    }
-
-    /// A register that has this before the first step.
-    fn register(&mut self, at_first: Option<u64>) -> Register {
-        self.code.numbers_at_first.push(at_first);
-        self.code.numbers_at_first.len() as Register - 1
+        })
     }
 
     /// A place in the arena for a text.
@@ -170,7 +170,7 @@ impl Compiler<'_> {
 
     pub(super) fn source(&mut self, operand: &Operand) -> Source {
         match operand {
-            Operand::Constant(Constant::Number(number)) => Source::Register(self.constant(*number)),
+            Operand::Constant(Constant::Number(number)) => self.constant(*number),
             Operand::Constant(Constant::Bytes(bytes)) => Source::Bytes(self.bytes(bytes)),
             Operand::Slot(slot) if self.is_text(operand) => Source::Text(*slot as Register),
             Operand::Slot(slot) => Source::Register(*slot as Register),

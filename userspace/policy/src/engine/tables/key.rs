@@ -158,11 +158,15 @@ impl Hasher {
         Hasher { addend: next(), multipliers: (0..words).map(|_| next()).collect() }
     }
 
+    /// The hash of a key of one word.
+    #[inline(always)]
+    pub fn hash_number(&self, number: u64) -> u64 {
+        let product = self.multipliers.first().map_or(0, |by| by.wrapping_mul(u128::from(number)));
+        (self.addend.wrapping_add(product) >> 64) as u64
+    }
+
     #[inline]
     pub fn hash(&self, key: &[u64]) -> u64 {
-        if let ([word], [multiplier, ..]) = (key, &*self.multipliers) {
-            return (self.addend.wrapping_add(multiplier.wrapping_mul(u128::from(*word))) >> 64) as u64;
-        }
         let products = key.iter().zip(&self.multipliers);
         let sum = products.fold(self.addend, |sum, (word, multiplier)| {
             sum.wrapping_add(multiplier.wrapping_mul(u128::from(*word)))
@@ -217,5 +221,6 @@ mod tests {
         assert_ne!(one.hash(&[1, 2, 3]), other.hash(&[1, 2, 3]));
         assert_eq!(one.hash(&[1, 2]), one.hash(&[1, 2, 0]));
         assert_ne!(one.hash(&[1, 2]), one.hash(&[2, 1]));
+        assert_eq!(one.hash(&[7]), one.hash_number(7));
     }
 }

@@ -1,6 +1,7 @@
 //! The tables of one policy: keys lead to rows, by a hash table, by a trie or to the only one; values are in rows. And the
 //! writes to note.
 
+mod form;
 mod key;
 mod lpm;
 mod store;
@@ -9,6 +10,7 @@ mod values;
 use super::changes::Changes;
 use super::shape::{Shape, Value};
 use crate::table::{KeyType, TableKind, TableSpec};
+pub use form::Form;
 pub use key::{Key, words_of};
 use lpm::Lpm;
 use store::{Store, WhenFull};
@@ -24,7 +26,7 @@ pub struct Tables {
 }
 
 #[derive(Clone, Debug)]
-struct Table {
+pub struct Table {
     keys: Keys,
     /// The shapes of a key's parts.
     parts: Vec<Shape>,
@@ -53,10 +55,9 @@ impl Tables {
     }
 
     /// The number that a key has; a use, where the table counts uses.
-    #[inline]
-    pub fn number(&mut self, table: usize, key: &[u64]) -> Option<u64> {
-        let table = self.tables.get_mut(table)?;
-        table.values.number(table.keys.find(key)?)
+    #[inline(always)]
+    pub fn number<K: Form + ?Sized>(&mut self, table: usize, key: &K) -> Option<u64> {
+        key.number(self.tables.get_mut(table)?).copied()
     }
 
     /// The text, or the bytes, that a key has; a use, where the table counts uses.
@@ -82,27 +83,49 @@ impl Tables {
 
     /// Changes a number to what `next` makes of it, of `None` where the key is new: to a number that the table can hold.
     /// `None`, and nothing changes, where `next` gives that, or where a new key finds no room.
-    #[inline]
-    pub fn update(
+    #[inline(always)]
+    pub fn update<K: Form + ?Sized>(
+        &mut self,
+        at: usize,
+        key: &K,
+        next: impl FnOnce(Option<u64>) -> Option<u64>,
+    ) -> Option<u64> {
+        if self.changes.wants(at) {
+            return self.update_noted(at, key.words(), next);
+        }
+        match key.number(self.tables.get_mut(at)?) {
+            Some(number) => {
+                *number = next(Some(*number))?;
+                Some(*number)
+            }
+            None => self.insert(at, key.words(), next(None)?),
+        }
+    }
+
+    fn update_noted(
         &mut self,
         at: usize,
         key: &[u64],
         next: impl FnOnce(Option<u64>) -> Option<u64>,
     ) -> Option<u64> {
         let table = self.tables.get_mut(at)?;
-        let Some(row) = table.keys.find(key) else {
-            let next = next(None)?;
-            let row = self.add(at, key)?;
-            self.put(at, key, row, Value::Number(next));
-            return Some(next);
-        };
+        let Some(row) = table.keys.find(key) else { return self.insert(at, key, next(None)?) };
         let number = table.values.number_mut(row)?;
         let next = next(Some(*number))?;
         *number = next;
-        if self.changes.wants(at) {
-            self.note(at, key, Some(row));
-        }
+        self.note(at, key, Some(row));
         Some(next)
+    }
+
+    /// Gives a new key a number.
+    #[inline(never)]
+    fn insert(&mut self, at: usize, key: &[u64], number: u64) -> Option<u64> {
+        if !self.tables.get(at)?.values.are_numbers() {
+            return None;
+        }
+        let row = self.add(at, key)?;
+        self.put(at, key, row, Value::Number(number));
+        Some(number)
     }
 
     /// Whether the key was there. A cell is as at first then.
@@ -238,12 +261,18 @@ impl Table {
                 Keys::Store(Store::new(words, spec.capacity, WhenFull::Refuse))
             }
         };
-        let mut values = Values::new(Shape::of_value(&spec.value));
-        if let Keys::Cell = keys {
-            values.reset(0);
-            values.set(0, Value::Number(spec.initial));
-        }
+        let shape = Shape::of_value(&spec.value);
+        let values = match keys {
+            Keys::Cell => Values::cell(shape, spec.initial),
+            Keys::Store(_) | Keys::Lpm(_) => Values::new(shape),
+        };
         Table { keys, parts, values, initial: spec.initial }
+    }
+
+    #[inline(always)]
+    fn number_by_number(&mut self, key: u64) -> Option<&mut u64> {
+        let Keys::Store(store) = &mut self.keys else { return None };
+        self.values.number_mut(store.find_number(key)?)
     }
 }
 

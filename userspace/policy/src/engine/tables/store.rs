@@ -24,7 +24,14 @@ pub struct Store {
     capacity: usize,
     free: Vec<u32>,
     order: Option<Order>,
+    /// The rows of keys that are one number below [`DIRECT`], by the key: backends, methods and enums need no hashing.
+    /// [`NO_ROW`]: it has none.
+    direct: Box<[u32]>,
 }
+
+const DIRECT: usize = 256;
+/// No table has so many rows.
+const NO_ROW: u32 = u32::MAX;
 
 impl Store {
     /// For keys of up to so many words.
@@ -37,6 +44,7 @@ impl Store {
             capacity: capacity as usize,
             free: Vec::new(),
             order: (full == WhenFull::Evict).then(Order::default),
+            direct: vec![NO_ROW; if words == 1 { DIRECT } else { 0 }].into(),
         }
     }
 
@@ -50,20 +58,37 @@ impl Store {
         Some(row)
     }
 
+    /// The row of a key that is one number, which counts as a use.
+    #[inline(always)]
+    pub fn find_number(&mut self, number: u64) -> Option<u32> {
+        let row = match self.direct.get(usize::try_from(number).ok()?) {
+            Some(&NO_ROW) => return None,
+            Some(row) => *row,
+            None => self.hashed_number(number)?,
+        };
+        if let Some(order) = &mut self.order {
+            order.touch(row);
+        }
+        Some(row)
+    }
+
+    #[inline(never)]
+    fn hashed_number(&self, number: u64) -> Option<u32> {
+        let Store { index, hasher, words, keys, .. } = self;
+        let is = |row: &u32| keys.get(*row as usize * words) == Some(&number);
+        index.find(hasher.hash_number(number), is).copied()
+    }
+
     /// The row of a key, for who looks on.
     #[inline]
     pub fn peek(&self, key: &[u64]) -> Option<u32> {
         let Store { index, hasher, words, keys, .. } = self;
-        let hash = hasher.hash(key);
         // No key is the beginning of another, so what is behind its end needs no comparison.
-        let row = match key {
-            [word] => index.find(hash, |row| keys.get(*row as usize * words) == Some(word)),
-            _ => index.find(hash, |row| {
-                let at = *row as usize * words;
-                keys.get(at..at + key.len()).is_some_and(|known| known.iter().zip(key).all(|(a, b)| a == b))
-            }),
+        let is = |row: &u32| {
+            let at = *row as usize * words;
+            keys.get(at..at + key.len()).is_some_and(|known| known.iter().zip(key).all(|(a, b)| a == b))
         };
-        row.copied()
+        index.find(hasher.hash(key), is).copied()
     }
 
     /// A row for a key that has none; `None` where there is no room for one. The key that has to make room is given to
@@ -90,6 +115,7 @@ impl Store {
         let Store { index, hasher, words, keys, .. } = self;
         let hash = |row: &u32| hasher.hash(row_of(keys, *row, *words));
         index.insert_unique(hasher.hash(key), row, hash);
+        lead(&mut self.direct, key, row);
         Some(row)
     }
 
@@ -112,7 +138,10 @@ impl Store {
     }
 
     fn release(&mut self, row: u32) {
-        let hash = self.hasher.hash(self.key(row));
+        let Store { direct, hasher, words, keys, .. } = self;
+        let key = row_of(keys, row, *words);
+        lead(direct, key, NO_ROW);
+        let hash = hasher.hash(key);
         if let Ok(entry) = self.index.find_entry(hash, |known| *known == row) {
             entry.remove();
         }
@@ -120,6 +149,15 @@ impl Store {
             order.unlink(row);
         }
         self.free.push(row);
+    }
+}
+
+/// Notes which row a key leads to directly, where it does.
+fn lead(direct: &mut [u32], key: &[u64], row: u32) {
+    if let [number] = key
+        && let Some(place) = usize::try_from(*number).ok().and_then(|number| direct.get_mut(number))
+    {
+        *place = row;
     }
 }
 
@@ -188,6 +226,7 @@ mod tests {
 
     /// The row of a key, a new one where it has none and there is room.
     fn row(store: &mut Store, key: u64) -> Option<u32> {
+        assert_eq!(store.find_number(key), store.peek(&[key]));
         store.find(&[key]).or_else(|| store.add(&[key], |_| {}))
     }
 
@@ -241,7 +280,8 @@ mod tests {
             let mut random = 1u64;
             for _ in 0..20_000 {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let (key, what) = ((random >> 33) % 40, random >> 60);
+                // Half of the keys lead to their rows directly.
+                let (key, what) = (236 + (random >> 33) % 40, random >> 60);
                 let at = list.iter().position(|(known, _)| *known == key);
                 match what {
                     0..4 => {

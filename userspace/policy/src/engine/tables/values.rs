@@ -10,6 +10,8 @@ pub struct Values {
 
 #[derive(Clone, Debug)]
 enum Rows {
+    /// Of a table that has one number.
+    Cell(u64),
     Numbers(Vec<u64>),
     Bytes(Vec<u8>),
 }
@@ -22,25 +24,36 @@ impl Values {
         }
     }
 
+    /// Of a table that has one value: what it holds at first, where that is a number.
+    pub fn cell(shape: Shape, initial: u64) -> Values {
+        match shape.is_number() {
+            true => Values { shape, rows: Rows::Cell(shape.canonical(initial)) },
+            false => Values { shape, rows: Rows::Bytes(vec![0; shape.size()]) },
+        }
+    }
+
     #[inline]
     pub fn get(&self, row: u32) -> Option<Value<'_>> {
         match &self.rows {
+            Rows::Cell(number) => Some(Value::Number(*number)),
             Rows::Numbers(rows) => rows.get(row as usize).copied().map(Value::Number),
             Rows::Bytes(rows) => self.shape.read(rows.get(range(row, self.shape))?),
         }
     }
 
-    #[inline]
-    pub fn number(&self, row: u32) -> Option<u64> {
-        match &self.rows {
-            Rows::Numbers(rows) => rows.get(row as usize).copied(),
-            Rows::Bytes(_) => None,
-        }
+    pub fn are_numbers(&self) -> bool {
+        self.shape.is_number()
     }
 
-    #[inline]
+    #[inline(always)]
+    pub fn cell_mut(&mut self) -> Option<&mut u64> {
+        if let Rows::Cell(number) = &mut self.rows { Some(number) } else { None }
+    }
+
+    #[inline(always)]
     pub fn number_mut(&mut self, row: u32) -> Option<&mut u64> {
         match &mut self.rows {
+            Rows::Cell(number) => Some(number),
             Rows::Numbers(rows) => rows.get_mut(row as usize),
             Rows::Bytes(_) => None,
         }
@@ -62,6 +75,7 @@ impl Values {
     #[inline]
     pub fn set(&mut self, row: u32, value: Value<'_>) {
         match (&mut self.rows, value) {
+            (Rows::Cell(place), Value::Number(number)) => *place = self.shape.canonical(number),
             (Rows::Numbers(rows), Value::Number(number)) => {
                 if let Some(place) = rows.get_mut(row as usize) {
                     *place = self.shape.canonical(number);
@@ -70,7 +84,7 @@ impl Values {
             (Rows::Bytes(rows), value) => {
                 self.shape.write(value, rows.get_mut(range(row, self.shape)).unwrap_or_default());
             }
-            (Rows::Numbers(_), Value::Bytes(_)) => {}
+            (Rows::Cell(_) | Rows::Numbers(_), Value::Bytes(_)) => {}
         }
     }
 
@@ -78,6 +92,7 @@ impl Values {
     pub fn reset(&mut self, row: u32) {
         let rows = row as usize + 1;
         match &mut self.rows {
+            Rows::Cell(number) => *number = 0,
             Rows::Numbers(numbers) => {
                 numbers.resize(rows.max(numbers.len()), 0);
                 self.set(row, Value::Number(0));
