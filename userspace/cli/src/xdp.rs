@@ -150,6 +150,14 @@ impl Attached {
         self.commit(policy, compiled, prepared)
     }
 
+    /// The generation that the next policy will have, unless another process applies one before.
+    ///
+    /// # Errors
+    /// When the interface's state cannot be read.
+    pub fn next_generation(&mut self) -> Result<u64> {
+        self.interface.next_generation().map_err(loader_error)
+    }
+
     /// Loads a compiled policy beside the one in force.
     ///
     /// # Errors

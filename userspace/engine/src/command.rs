@@ -59,6 +59,9 @@ pub enum Command {
     Attach(Box<Attach>, Reply<AppId>),
     /// Removes an application that has closed its connection or died; its peers' calls end with a status.
     Detach(AppId),
+    /// One side's policy that is to come in force next, or after all none: from here on the calls that its XDP program
+    /// leaves to the engine can arrive. Its generation in [`crate::Below`] tells them.
+    Announce(Side, Option<Box<Policy>>, Reply<()>),
     /// Replaces (or, with `None`, removes) one side's policy; answers with the side's new generation.
     Policy(Side, Option<Box<Policy>>, Reply<u64>),
     /// Replaces what one side's policy says of how methods are carried. New calls are carried so; calls under way end

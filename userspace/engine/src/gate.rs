@@ -57,6 +57,18 @@ struct Judge {
     retired_at: u64,
 }
 
+impl Judge {
+    fn new(Policy { program, below }: Policy) -> Judge {
+        let state = program.new_state();
+        Judge { program, state, below, open: 0, retired_at: 0 }
+    }
+
+    /// Whether this is that policy, with the same XDP program in front of it.
+    fn is(&self, policy: &Policy) -> bool {
+        self.below != Below::Nothing && self.below == policy.below && self.program.is(&policy.program)
+    }
+}
+
 /// Who judges a call that has arrived, and from where on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
@@ -75,6 +87,8 @@ pub enum Arrival {
 pub struct Gate {
     judges: Slab<Judge>,
     in_force: Option<u64>,
+    /// What is to come in force next: XDP may leave calls to it before this engine is told that it is.
+    announced: Option<u64>,
     /// The newest last.
     retired: VecDeque<u64>,
     /// Counts the policies that have been in force.
@@ -82,6 +96,14 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// Lets the policy be known that is to be in force next, or none: it judges only what XDP leaves to it.
+    pub fn announce(&mut self, policy: Option<Policy>) {
+        if let Some(key) = self.announced.take() {
+            self.judges.remove(key);
+        }
+        self.announced = policy.map(|policy| self.judges.insert(Judge::new(policy)));
+    }
+
     /// Replaces the policy; tables of unchanged type keep their content. The next call is judged by the new one.
     pub fn replace(&mut self, now: u64, policy: Option<Policy>) {
         if let Some(old) = self.in_force.take() {
@@ -96,15 +118,18 @@ impl Gate {
             self.judges.remove(oldest);
         }
         self.generation += 1;
-        let Some(Policy { program, below }) = policy else { return };
-        let mut state = program.new_state();
+        let is_announced = |judge: &Judge| policy.as_ref().is_some_and(|policy| judge.is(policy));
+        if !self.announced.and_then(|key| self.judges.get(key)).is_some_and(is_announced) {
+            self.announce(policy);
+        }
+        self.in_force = self.announced.take();
+        let Some(in_force) = self.in_force else { return };
         // The newest last: a table that several have is the newest one's.
         for key in &self.retired {
-            if let Some(judge) = self.judges.get_mut(*key) {
-                state.exchange(&mut judge.state);
+            if let [Some(judge), Some(retired)] = self.judges.get_two_mut(in_force, *key) {
+                judge.state.exchange(&mut retired.state);
             }
         }
-        self.in_force = Some(self.judges.insert(Judge { program, state, below, open: 0, retired_at: 0 }));
     }
 
     /// The policy in force.
@@ -117,6 +142,7 @@ impl Gate {
         let newest = |wanted: &dyn Fn(Below) -> bool| {
             self.in_force
                 .iter()
+                .chain(&self.announced)
                 .chain(self.retired.iter().rev())
                 .find(|key| self.judges.get(**key).is_some_and(|judge| wanted(judge.below)))
                 .copied()
@@ -251,8 +277,12 @@ impl Gate {
     /// Gives every write to a table that XDP reads too, with the generation of the XDP program, and forgets it. A whole
     /// table that has changed comes as [`Written::Clear`] and its entries.
     pub fn take_changes(&mut self, mut write: impl FnMut(u64, &TableSpec, Written<'_>)) {
-        for place in 0..=self.retired.len() {
-            let key = if place == 0 { self.in_force } else { self.retired.get(place - 1).copied() };
+        for place in 0..self.retired.len() + 2 {
+            let key = match place {
+                0 => self.in_force,
+                1 => self.announced,
+                _ => self.retired.get(place - 2).copied(),
+            };
             let judge = key.and_then(|key| Some((key, self.judges.get_mut(key)?)));
             let Some((key, judge)) = judge.filter(|(_, judge)| judge.state.has_changes()) else { continue };
             let (Below::Part(generation) | Below::Whole(generation)) = judge.below else { continue };
@@ -280,7 +310,7 @@ impl Gate {
     /// Gives every line that policies have logged and forgets it; says how many found no room.
     pub fn take_log(&mut self, mut line: impl FnMut(LogLine<'_>)) -> u64 {
         let mut lost = 0;
-        for key in self.in_force.iter().chain(&self.retired) {
+        for key in self.in_force.iter().chain(&self.announced).chain(&self.retired) {
             if let Some(judge) = self.judges.get_mut(*key) {
                 lost += judge.state.take_log(&mut line);
             }
@@ -312,4 +342,111 @@ pub enum Written<'a> {
     Delete(&'a [u8]),
     /// Every key is gone.
     Clear,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use tollfree_policy::{Options, PeerView, Side, Source, compile};
+    use tollfree_schema::Manifest;
+
+    fn schema() -> Manifest {
+        let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas");
+        Manifest::from_proto(&[schemas.join("shop.proto")], &[schemas]).unwrap()
+    }
+
+    /// Counts calls, in steps of so many.
+    fn counting(step: u64, generation: u64) -> Policy {
+        let text =
+            format!("count()\nstate:\n    calls: u64\ncount():\n    add(calls, {step})\n    send(rpc)\n");
+        let options = Options { side: Some(Side::Server), ..Options::default() };
+        let compiled = compile(&Source { name: "count", text: &text }, &schema(), options).unwrap();
+        Policy { program: compiled.program, below: Below::Part(generation) }
+    }
+
+    /// Judges a call that XDP has left to the policy of this generation.
+    fn judge(gate: &mut Gate, generation: u64) {
+        let schema = schema();
+        let method = schema.methods().find(|method| method.path == "/shop.Catalog/Get").unwrap();
+        let Arrival::Judge(key, _) = gate.arrival(generation) else { panic!("nobody judges it") };
+        let mut flat = vec![0; usize::from(method.request.flat_len)];
+        let mut call = CallView {
+            method: method.id,
+            layout: method.request.fingerprint,
+            size: flat.len() as u32,
+            flat: &mut flat,
+            deadline_ns: None,
+            port: 0,
+            now_ns: 1,
+            session: None,
+            peer: &PeerView::default(),
+            metadata: &[],
+            backends: &[],
+            start: Start::Chain,
+        };
+        assert_eq!(gate.judge(key, &mut call).map(|outcome| outcome.verdict), Some(Verdict::Send));
+    }
+
+    fn calls(gate: &mut Gate) -> String {
+        gate.state().unwrap().table_get("calls", "").unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_is_announced_judges_what_xdp_leaves_to_it_and_then_all() {
+        let mut gate = Gate::default();
+        gate.replace(0, Some(counting(1, 1)));
+        let (old, next) = (gate.in_force().unwrap(), counting(10, 2));
+        judge(&mut gate, 1);
+        assert_eq!(gate.arrival(2), Arrival::Judge(old, Start::Chain), "of a policy that is not known");
+
+        gate.announce(Some(next.clone()));
+        let Arrival::Judge(new, Start::AfterXdp) = gate.arrival(2) else { panic!("it is known now") };
+        assert_ne!(new, old);
+        assert_eq!(gate.in_force(), Some(old));
+        assert_eq!(gate.arrival(1), Arrival::Judge(old, Start::AfterXdp));
+        judge(&mut gate, 2);
+        judge(&mut gate, 1);
+        assert_eq!(calls(&mut gate), "12", "by both, in one table");
+
+        gate.replace(1, Some(next));
+        assert_eq!((gate.in_force(), gate.generation), (Some(new), 2));
+        assert_eq!(gate.arrival(1), Arrival::Judge(old, Start::AfterXdp), "one that was on its way");
+        judge(&mut gate, 1);
+        judge(&mut gate, 2);
+        assert_eq!(calls(&mut gate), "23");
+    }
+
+    #[test]
+    fn what_is_announced_in_vain_changes_nothing() {
+        let mut gate = Gate::default();
+        gate.replace(0, Some(counting(1, 1)));
+        let old = gate.in_force();
+        judge(&mut gate, 1);
+        gate.announce(Some(counting(10, 2)));
+        gate.announce(None);
+        assert_eq!((gate.in_force(), gate.generation), (old, 1));
+        assert_eq!(gate.arrival(2), Arrival::Judge(old.unwrap(), Start::Chain));
+        assert_eq!(calls(&mut gate), "1");
+
+        // Another one than what was announced comes in force.
+        gate.announce(Some(counting(10, 2)));
+        gate.replace(1, Some(counting(100, 3)));
+        judge(&mut gate, 3);
+        assert_eq!(calls(&mut gate), "101");
+        assert_eq!(gate.arrival(2), Arrival::Judge(gate.in_force().unwrap(), Start::Chain));
+    }
+
+    #[test]
+    fn the_first_policy_is_announced_before_there_is_any() {
+        let mut gate = Gate::default();
+        assert_eq!(gate.arrival(0), Arrival::Free);
+        gate.announce(Some(counting(1, 1)));
+        assert_eq!(gate.arrival(0), Arrival::Free);
+        assert!(matches!(gate.arrival(1), Arrival::Judge(_, Start::AfterXdp)));
+        judge(&mut gate, 1);
+        assert!(gate.state().is_none(), "none is in force");
+        gate.replace(0, Some(counting(1, 1)));
+        assert_eq!(calls(&mut gate), "0", "compiled anew, it is another one");
+    }
 }

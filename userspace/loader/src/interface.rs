@@ -95,6 +95,14 @@ impl Interface {
         named.into_iter().chain(others).find(|map| map.name == name)
     }
 
+    /// The generation that the next policy will have, unless another process applies one before.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn next_generation(&mut self) -> Result<u64, Error> {
+        Ok(Known::read(&mut self.known, &self.paths, &self.name)?.generation + 1)
+    }
+
     /// The interface's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -206,7 +206,6 @@ impl Interface {
         // The lock comes first and so goes last: what is left of the staging directory goes while it is held.
         let Prepared { _lock, generation, tables, meta, state, revived, fresh, own, loaded, .. } = prepared;
         // What can still fail is undone.
-        let before = self.policy_in_force()?;
         self.set_policy_slot(Some(loaded.program(PROGRAM)?))?;
         let after = State {
             generation,
@@ -221,8 +220,11 @@ impl Interface {
         let _staging = match staged {
             Ok(staging) => staging,
             Err(error) => {
-                // The error that led here is the one to report.
-                drop(self.set_policy_slot(before.as_ref().map(AsFd::as_fd)));
+                // The pin is still that of the policy before. The error that led here is the one to report.
+                drop(
+                    self.policy_in_force()
+                        .and_then(|before| self.set_policy_slot(before.as_ref().map(AsFd::as_fd))),
+                );
                 return Err(error);
             }
         };

@@ -310,6 +310,16 @@ open():
     open.request = seal.request.clone();
     assert_eq!(open.verdict(), Verdict::Send);
     assert_eq!(open.request, plain, "to the last byte of padding");
+
+    // What lies behind a text does not get out, and not in.
+    seal.request = plain.clone();
+    seal.request[22..77].fill(7);
+    assert_eq!(seal.verdict(), Verdict::Send);
+    assert_eq!(seal.request[17 + 53..77], [0; 7]);
+    open.request = seal.request.clone();
+    open.request[17 + 53..77].fill(7);
+    assert_eq!(open.verdict(), Verdict::Send);
+    assert_eq!(open.request, plain);
     seal.request[16] = 13;
     assert_eq!(seal.verdict(), REFUSED, "13 + 48 bytes do not fit 60");
 }
@@ -526,4 +536,49 @@ fn matches_in_one_another_keep_what_they_are_about() {
     }
     let mut world = World::new(&text, Side::Server, "Get");
     assert_eq!(world.verdict(), REFUSED, "{text}");
+}
+
+/// By the number that stands for a case, not by all that is no other case.
+#[test]
+fn a_value_that_is_no_case_lets_nothing_through() {
+    let text = "
+acl()
+state:
+    rules: table(string(15) -> ALLOW | DENY)
+acl():
+    match get(rules, get(rpc, 'key')):
+        ALLOW | NONE => send(rpc)
+        DENY => reject(PERMISSION_DENIED)
+";
+    let mut world = World::new(text, Side::Server, "Get");
+    assert_eq!(world.key("tea").verdict(), Verdict::Send, "absent");
+    world.state.table_set("rules", "tea", "DENY").unwrap();
+    assert_eq!(world.verdict(), REFUSED);
+    let mut entries = Vec::new();
+    world.state.each_entry(0, |key, value| entries.push((key.to_vec(), value.to_vec())));
+    let [(key, value)] = entries.as_slice() else { panic!("{entries:?}") };
+    let mut tampered = value.clone();
+    tampered[0] = 7;
+    assert!(world.state.set_entry(0, key, &tampered));
+    assert_eq!(world.verdict(), Verdict::Drop(Reason::PolicyDrop));
+}
+
+#[test]
+fn what_is_absent_goes_where_the_text_says() {
+    let judge = |absent: &str| {
+        let text = format!(
+            "guests()\nstate:\n    known: table(string(15) -> bool)\nguests():\n    match get(known, get(rpc, 'key')):\n        \
+             true => send(rpc)\n        {absent} => reject(PERMISSION_DENIED)\n"
+        );
+        let mut world = World::new(&text, Side::Server, "Get");
+        let mut verdicts = vec![world.key("tea").verdict()];
+        for value in ["true", "false"] {
+            world.state.table_set("known", "tea", value).unwrap();
+            verdicts.push(world.verdict());
+        }
+        verdicts
+    };
+    for absent in ["false | NONE", "NONE | false", "_"] {
+        assert_eq!(judge(absent), [REFUSED, Verdict::Send, REFUSED], "{absent}");
+    }
 }

@@ -157,9 +157,28 @@ pub async fn ask<T: Send + 'static>(
     engine: &Handle,
     command: impl FnOnce(Box<dyn FnOnce(T) + Send>) -> Command,
 ) -> Result<T> {
+    answered(tell(engine, command)?).await
+}
+
+/// Asks the engine for something; its answer can be waited for later.
+///
+/// # Errors
+/// Where the engine has stopped.
+pub fn tell<T: Send + 'static>(
+    engine: &Handle,
+    command: impl FnOnce(Box<dyn FnOnce(T) + Send>) -> Command,
+) -> Result<oneshot::Receiver<T>> {
     let (answer, answered) = oneshot::channel();
     engine.send(command(Box::new(move |value| drop(answer.send(value)))))?;
-    answered.await.map_err(|_| anyhow!("the engine has stopped or refused; its log says why"))
+    Ok(answered)
+}
+
+/// Waits for the engine's answer.
+///
+/// # Errors
+/// Where the engine has stopped or refused.
+pub async fn answered<T>(answer: oneshot::Receiver<T>) -> Result<T> {
+    answer.await.map_err(|_| anyhow!("the engine has stopped or refused; its log says why"))
 }
 
 /// The configuration of `tollfree run`, with what the command line says on top.

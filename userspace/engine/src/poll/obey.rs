@@ -15,12 +15,13 @@ impl<N: Nic, D: Driver> Engine<N, D> {
         match command {
             Command::Attach(attach, reply) => self.attach(*attach, reply),
             Command::Detach(app) => self.detach(now, app),
-            Command::Policy(side, program, reply) => {
-                let gate = match side {
-                    Side::Server => &mut self.core.server_gate,
-                    Side::Client => &mut self.core.client_gate,
-                };
-                gate.replace(now, program.map(|program| *program));
+            Command::Announce(side, policy, reply) => {
+                self.core.gate(side).announce(policy.map(|policy| *policy));
+                reply(());
+            }
+            Command::Policy(side, policy, reply) => {
+                let gate = self.core.gate(side);
+                gate.replace(now, policy.map(|policy| *policy));
                 reply(gate.generation);
             }
             Command::Carry(side, named, reply) => {

@@ -92,26 +92,37 @@ impl Emitter<'_> {
             self.asm.store(Size::Dw, R1, small(offset_of!(CallContext, generation)), R2);
             self.asm.jump(deliver);
         }
-        let stages = [
-            (drop, Stage::Drop),
-            (reject, Stage::Reject),
-            (answer, Stage::Answer),
-            (deliver, Stage::Deliver),
-        ];
-        for (label, stage) in stages {
+        // The kernel turns a tail call of one known stage into a jump, which interrupts every CPU while the policy is
+        // loaded. That is for calls that are let through; the others share a tail call that looks the stage up.
+        let seldom = self.asm.label();
+        for (label, stage) in [(drop, Stage::Drop), (reject, Stage::Reject), (answer, Stage::Answer)] {
             self.asm.bind(label);
             if self.asm.is_open() {
-                self.asm.mov_reg(R1, R6);
-                self.shared(R2, Shared::Stages);
                 self.asm.mov(R3, stage as i32);
-                self.asm.call(Helper::TailCall);
-                // Only an empty slot comes back, and these never are.
-                self.asm.jump(abort);
+                self.asm.jump(seldom);
             }
+        }
+        self.asm.bind(seldom);
+        if self.asm.is_open() {
+            self.tail_call();
+        }
+        self.asm.bind(deliver);
+        if self.asm.is_open() {
+            self.asm.mov(R3, Stage::Deliver as i32);
+            self.tail_call();
         }
         self.asm.bind(abort);
         const XDP_DROP: i32 = 1;
         self.asm.mov(R0, XDP_DROP);
         self.asm.exit();
+    }
+
+    /// To the stage in R3.
+    fn tail_call(&mut self) {
+        self.asm.mov_reg(R1, R6);
+        self.shared(R2, Shared::Stages);
+        self.asm.call(Helper::TailCall);
+        // Only an empty slot comes back, and these never are.
+        self.asm.jump(self.exits.abort);
     }
 }

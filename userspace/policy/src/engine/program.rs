@@ -24,7 +24,7 @@ pub struct Program {
     in_xdp: usize,
 }
 
-/// The most values that a handler can keep at a time. Behind their registers come those of constants.
+/// The most values that a handler can keep at a time.
 pub(crate) const SLOTS_MAX: usize = 64;
 
 impl Program {
@@ -32,6 +32,11 @@ impl Program {
     pub(crate) fn new(policy: &Policy, groups: &[ir::Group], in_xdp: usize, shared: &[usize]) -> Program {
         let code = compile(policy, groups, shared);
         Program { keys: vec![None; code.keys.len()].into(), code: Arc::new(code), in_xdp }
+    }
+
+    /// Whether both were compiled at once.
+    pub fn is(&self, other: &Program) -> bool {
+        Arc::ptr_eq(&self.code, &other.code)
     }
 
     /// Empty tables. [`State::exchange`] brings over those of the policy before.

@@ -2,7 +2,7 @@
 
 use super::code::{Code, Source};
 
-/// The number of a register: there are as many as it can say, so that none has to be looked for in vain.
+/// The number of a register. Of those for numbers there are as many as it can say: none has to be looked for in vain.
 pub type Register = u8;
 
 /// How many registers of numbers there are: first those of [`SLOTS_MAX`](super::program::SLOTS_MAX) values, then those

@@ -40,9 +40,8 @@ impl Machine<'_, '_, '_> {
         let Machine { view, memory: Memory { tables, key: words, .. }, .. } = self;
         let table = usize::from(table);
         match *key {
-            code::Key::None => tables.number(table, &()),
             code::Key::Number(shape, ref source) => tables.number(table, &number_of(view, shape, source)?),
-            code::Key::Parts(parts) => tables.number(table, build_key(view, parts, words)?),
+            ref key => tables.number(table, key_of(view, key, &mut [0], words)?),
         }
     }
 
@@ -211,9 +210,7 @@ impl Machine<'_, '_, '_> {
             false => cipher.encrypt(&mut self.memory.nonces, now_ns, room, known),
         };
         let Some(now) = now else { return Some(false) };
-        if let Some(behind) = room.get_mut(now..known) {
-            behind.fill(0);
-        }
+        room.get_mut(now..)?.fill(0);
         *length = u8::try_from(now).ok()?;
         Some(true)
     }

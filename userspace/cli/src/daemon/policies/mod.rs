@@ -12,7 +12,7 @@ mod resume;
 mod tables;
 
 use super::config::{Config, Secret, Side};
-use super::{ask, needs};
+use super::{answered, ask, needs, tell};
 use crate::admin::Applied;
 use crate::exit::refused;
 use crate::input::Policy;
@@ -23,6 +23,7 @@ pub use record::Record;
 use record::{InXdp, Kept};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use tokio::sync::oneshot;
 use tollfree_engine::{Below, Command, Handle};
 use tollfree_policy::{Compiled, Home, MethodTransport, Options, Parsed};
 use tracing::{error, info};
@@ -268,42 +269,47 @@ impl Policies {
     async fn judge_in_xdp(&mut self, policy: &Policy, compiled: &Compiled) -> Result<Applied> {
         let at = Side::Server;
         let entries = self.engine_entries(compiled).await?;
-        let Some(xdp) = &mut self.xdp else { return Err(anyhow!("no interface is attached")) };
-        let prepared = xdp.prepare(policy, compiled)?;
-        let generation = prepared.generation();
-        for (table, key, value) in entries {
-            prepared.table(&table).and_then(|table| table.set(&key, &value)).map_err(loader_error)?;
-        }
-        let expected = self.known.expect(&prepared, compiled, self.port);
         let whole = compiled.in_xdp == compiled.explain.elements.len();
-        let below = if whole { Below::Whole(generation) } else { Below::Part(generation) };
-        // Where XDP judges calls to their end, nothing waits for the engine, which judges by it only calls between
-        // applications of this host: the policy has effect one wake-up of two threads earlier.
-        let waits = !whole || compiled.program.has_response();
-        let ready = match expected {
-            Ok(()) if waits => self.set_engine(at, Some((compiled, below))).await.map(drop),
-            other => other,
-        };
+        let below = |generation| if whole { Below::Whole(generation) } else { Below::Part(generation) };
         let Some(xdp) = &mut self.xdp else { return Err(anyhow!("no interface is attached")) };
-        let applied = match ready {
-            Ok(()) => xdp.commit(policy, compiled, prepared),
+        // The engine gets to know it while the kernel verifies it.
+        let mut generation = xdp.next_generation()?;
+        let mut announced = announce(&self.engine, at, Some(self.for_engine(compiled, below(generation))))?;
+
+        let Some(xdp) = &mut self.xdp else { return Err(anyhow!("no interface is attached")) };
+        let prepared = xdp.prepare(policy, compiled);
+        let ready = prepared.and_then(|prepared| {
+            for (table, key, value) in entries {
+                prepared.table(&table).and_then(|table| table.set(&key, &value)).map_err(loader_error)?;
+            }
+            self.known.expect(&prepared, compiled, self.port)?;
+            Ok(prepared)
+        });
+        let ready = match ready {
+            Ok(prepared) => {
+                if prepared.generation() != generation {
+                    // Another process has applied one meanwhile.
+                    generation = prepared.generation();
+                    let policy = self.for_engine(compiled, below(generation));
+                    announced = announce(&self.engine, at, Some(policy))?;
+                }
+                answered(announced).await.map(|()| prepared)
+            }
             Err(error) => Err(error),
         };
+        let Some(xdp) = &mut self.xdp else { return Err(anyhow!("no interface is attached")) };
+        let applied = ready.and_then(|prepared| xdp.commit(policy, compiled, prepared));
         match applied {
             Ok(applied) => {
                 self.known.in_force(generation);
-                if !waits {
-                    // It fails only where the engine has stopped, and the daemon with it.
-                    self.set_engine(at, Some((compiled, below))).await?;
-                }
+                // It fails only where the engine has stopped, and the daemon with it.
+                self.set_engine(at, Some((compiled, below(generation)))).await?;
                 self.copy_to_engine(compiled, |home| home == Home::Both).await?;
                 Ok(applied)
             }
             Err(error) => {
                 self.known.forget(generation);
-                if waits {
-                    self.restore_engine(at).await?;
-                }
+                answered(announce(&self.engine, at, None)?).await?;
                 Err(error)
             }
         }
@@ -386,12 +392,14 @@ impl Policies {
         Ok(())
     }
 
+    fn for_engine(&self, compiled: &Compiled, below: Below) -> tollfree_engine::Policy {
+        let mut program = compiled.program.clone();
+        program.set_keys(|name| self.keys.get(name).map(|Secret(key)| *key));
+        tollfree_engine::Policy { program, below }
+    }
+
     async fn set_engine(&mut self, at: Side, policy: Option<(&Compiled, Below)>) -> Result<u64> {
-        let policy = policy.map(|(compiled, below)| {
-            let mut program = compiled.program.clone();
-            program.set_keys(|name| self.keys.get(name).map(|Secret(key)| *key));
-            tollfree_engine::Policy { program, below }
-        });
+        let policy = policy.map(|(compiled, below)| self.for_engine(compiled, below));
         let boxed = policy.clone().map(Box::new);
         let generation = ask(&self.engine, |reply| Command::Policy(engine_side(at), boxed, reply)).await?;
         self.programs[slot(at)] = [policy, self.programs[slot(at)][0].take()];
@@ -407,6 +415,15 @@ impl Policies {
         self.programs[slot(at)] = [before, None];
         Ok(())
     }
+}
+
+/// Tells the engine which policy is to come in force next.
+fn announce(
+    engine: &Handle,
+    at: Side,
+    policy: Option<tollfree_engine::Policy>,
+) -> Result<oneshot::Receiver<()>> {
+    tell(engine, |reply| Command::Announce(engine_side(at), policy.map(Box::new), reply))
 }
 
 fn slot(at: Side) -> usize {

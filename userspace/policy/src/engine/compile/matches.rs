@@ -22,8 +22,8 @@ impl Compiler<'_> {
         }
         let (is, held, not) = match (number_of(first), number_of(second)) {
             (Some(is), _) if second.patterns.contains(&Pattern::Any) => (is, first, second),
-            (Some(1), _) if is_untrue(second) => (1, first, second),
-            (_, Some(1)) if is_untrue(first) => (1, second, first),
+            (Some(1), _) if is_untrue(second) && self.is_truth(subject) => (1, first, second),
+            (_, Some(1)) if is_untrue(first) && self.is_truth(subject) => (1, second, first),
             (Some(1), Some(0)) => return self.branch_as_compared(subject, first, second),
             (Some(0), Some(1)) => return self.branch_as_compared(subject, second, first),
             _ => return false,

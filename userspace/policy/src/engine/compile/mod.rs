@@ -12,8 +12,8 @@ use crate::ir::{self, Action, Body, Effect, Exit, FieldRef, FieldUse, Policy, St
 use crate::table::{KeyType, TableSpec};
 use std::collections::HashMap;
 
-/// Registers of operands that have to be loaded: a statement needs up to four at a time, and each of at most 32 matches
-/// around it has the one that it is about.
+/// Registers of operands that have to be loaded: a statement needs up to three at a time, and each of the matches around it,
+/// fewer than the 32 levels that the parser lets through, has the one that it is about.
 const LOADS_MAX: usize = 64;
 /// The longest text that a field or a table can have, in bytes.
 const TEXT_MAX: usize = 255;
@@ -38,6 +38,7 @@ pub fn compile(policy: &Policy, groups: &[ir::Group], shared: &[usize]) -> Code 
         text_fields: are_texts(fields),
         text_response_fields: are_texts(response_fields),
         text_slots: [false; SLOTS_MAX],
+        truth_slots: [false; SLOTS_MAX],
         constants: HashMap::new(),
         loads: 0,
         code: Code::default(),
@@ -114,6 +115,8 @@ struct Compiler<'a> {
     text_response_fields: Vec<bool>,
     /// Which slots have no numbers at the moment.
     text_slots: [bool; SLOTS_MAX],
+    /// Which have nothing but true and false.
+    truth_slots: [bool; SLOTS_MAX],
     /// Where each constant is.
     constants: HashMap<u64, Source>,
     /// Registers in use for what is loaded.

@@ -14,6 +14,10 @@ impl Compiler<'_> {
     /// The step that keeps what an operation gives, behind those that load what it is about.
     pub(super) fn keep(&mut self, slot: usize, op: &ir::Op) -> Step {
         let into = slot as Register;
+        let is_truth = self.gives_truth(op);
+        if let Some(place) = self.truth_slots.get_mut(slot) {
+            *place = is_truth;
+        }
         let step = match op {
             ir::Op::Copy(value) if self.is_text(value) => {
                 let room = if let Operand::Field(_) = value { self.room() } else { 0 };
@@ -97,6 +101,31 @@ impl Compiler<'_> {
         }
     }
 
+    /// Whether an operation gives nothing but true and false, or is absent.
+    fn gives_truth(&self, op: &ir::Op) -> bool {
+        match op {
+            ir::Op::Compare { .. }
+            | ir::Op::Same { .. }
+            | ir::Op::StartsWith { .. }
+            | ir::Op::Not(_)
+            | ir::Op::And(..)
+            | ir::Op::Or(..)
+            | ir::Op::Take { .. }
+            | ir::Op::Chance(_)
+            | ir::Op::Ask(_)
+            | ir::Op::Crypt { .. } => true,
+            ir::Op::Lookup { table, .. } => {
+                self.tables.get(*table).is_some_and(|spec| spec.value == ValueType::Bool)
+            }
+            ir::Op::Copy(value) => self.is_truth(value),
+            _ => false,
+        }
+    }
+
+    pub(super) fn is_truth(&self, operand: &Operand) -> bool {
+        matches!(operand, Operand::Slot(slot) if self.truth_slots.get(*slot) == Some(&true))
+    }
+
     fn keeps_text(&mut self, slot: usize) {
         self.code.sizes.texts = self.code.sizes.texts.max(slot + 1);
         if let Some(is_text) = self.text_slots.get_mut(slot) {
@@ -122,6 +151,7 @@ impl Compiler<'_> {
         match self.source(operand) {
             Source::Register(register) => register,
             source => {
+                debug_assert!(self.loads < LOADS_MAX, "the parser limits how deep matches are");
                 let into = (SLOTS_MAX + self.loads.min(LOADS_MAX - 1)) as Register;
                 self.loads += 1;
                 self.code.steps.push(Step::Load { into, source });

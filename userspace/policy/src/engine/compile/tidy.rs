@@ -1,4 +1,5 @@
-//! Jumps that lead to jumps lead to where those do; a jump to where an element ends ends it.
+//! Jumps that lead to jumps lead to where those do; a jump to where an element sends on, drops or
+//! rejects does so itself.
 
 use super::super::code::{Code, Step};
 
