@@ -201,7 +201,7 @@ impl Interface {
     ///
     /// # Errors
     /// The kernel or the file system refused. The policy in force before is so again, with its tables; only where pins that
-    /// were made cannot be moved to their places, the new one stays.
+    /// were made cannot be moved to their places, or the program before cannot be opened any more, the new one stays.
     pub fn commit(&mut self, prepared: Prepared) -> Result<u64, Error> {
         // The lock comes first and so goes last: what is left of the staging directory goes while it is held.
         let Prepared { _lock, generation, tables, meta, state, revived, fresh, own, loaded, .. } = prepared;

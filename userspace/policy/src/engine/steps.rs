@@ -1,4 +1,5 @@
-//! What single steps do.
+//! What single steps do. What nearly every policy does is part of the walk itself; all else is called, so that the walk
+//! keeps what it needs in the processor's registers.
 
 use super::code::{self, List, Share, Source, Terms, Test};
 use super::evaluate::{Machine, Memory};
