@@ -49,6 +49,17 @@ struct Judged {
     effects: String,
 }
 
+impl Judged {
+    /// Without what nobody sees: the message of a call that goes no further. An element that ends calls may have been moved
+    /// ahead of one that changes them.
+    fn observable(mut self) -> Judged {
+        if self.verdict != Verdict::Send {
+            self.flat.clear();
+        }
+        self
+    }
+}
+
 fn effects(delay_ns: u64, timeout_ns: Option<u64>, route: Option<(String, Option<u64>)>) -> String {
     format!("delay {delay_ns}, timeout {timeout_ns:?}, route {route:?}")
 }
@@ -345,7 +356,11 @@ fn the_kernel_does_what_the_engine_and_the_text_say() {
             let mut call = calls::random(&mut random);
             let engine = in_engine(&compiled, &mut state, &call, Start::Chain, None);
             let expected = reference.judge(&call, None);
-            assert_eq!(engine, expected, "engine and text, seed {seed}, {call:?}\n{text}");
+            assert_eq!(
+                engine.clone().observable(),
+                expected.observable(),
+                "engine and text, seed {seed}, {call:?}\n{text}"
+            );
             let kernel = both.judge(&call);
             let explain = &compiled.explain;
             assert_eq!(kernel, engine, "kernel and engine, seed {seed}, {call:?}\n{text}\n{explain}");
