@@ -274,7 +274,7 @@ impl Policies {
         let Some(xdp) = &mut self.xdp else { return Err(anyhow!("no interface is attached")) };
         // The engine gets to know it while the kernel verifies it.
         let mut generation = xdp.next_generation()?;
-        let mut announced = announce(&self.engine, at, Some(self.for_engine(compiled, below(generation))))?;
+        let mut announced = self.announce(at, Some((compiled, below(generation))))?;
 
         let Some(xdp) = &mut self.xdp else { return Err(anyhow!("no interface is attached")) };
         let prepared = xdp.prepare(policy, compiled);
@@ -290,8 +290,7 @@ impl Policies {
                 if prepared.generation() != generation {
                     // Another process has applied one meanwhile.
                     generation = prepared.generation();
-                    let policy = self.for_engine(compiled, below(generation));
-                    announced = announce(&self.engine, at, Some(policy))?;
+                    announced = self.announce(at, Some((compiled, below(generation))))?;
                 }
                 answered(announced).await.map(|()| prepared)
             }
@@ -309,7 +308,7 @@ impl Policies {
             }
             Err(error) => {
                 self.known.forget(generation);
-                answered(announce(&self.engine, at, None)?).await?;
+                answered(self.announce(at, None)?).await?;
                 Err(error)
             }
         }
@@ -398,6 +397,12 @@ impl Policies {
         tollfree_engine::Policy { program, below }
     }
 
+    /// Tells the engine which policy is to come in force next.
+    fn announce(&self, at: Side, policy: Option<(&Compiled, Below)>) -> Result<oneshot::Receiver<()>> {
+        let policy = policy.map(|(compiled, below)| Box::new(self.for_engine(compiled, below)));
+        tell(&self.engine, |reply| Command::Announce(engine_side(at), policy, reply))
+    }
+
     async fn set_engine(&mut self, at: Side, policy: Option<(&Compiled, Below)>) -> Result<u64> {
         let policy = policy.map(|(compiled, below)| self.for_engine(compiled, below));
         let boxed = policy.clone().map(Box::new);
@@ -415,15 +420,6 @@ impl Policies {
         self.programs[slot(at)] = [before, None];
         Ok(())
     }
-}
-
-/// Tells the engine which policy is to come in force next.
-fn announce(
-    engine: &Handle,
-    at: Side,
-    policy: Option<tollfree_engine::Policy>,
-) -> Result<oneshot::Receiver<()>> {
-    tell(engine, |reply| Command::Announce(engine_side(at), policy.map(Box::new), reply))
 }
 
 fn slot(at: Side) -> usize {

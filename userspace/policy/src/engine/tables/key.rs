@@ -158,13 +158,6 @@ impl Hasher {
         Hasher { addend: next(), multipliers: (0..words).map(|_| next()).collect() }
     }
 
-    /// The hash of a key of one word.
-    #[inline(always)]
-    pub fn hash_number(&self, number: u64) -> u64 {
-        let product = self.multipliers.first().map_or(0, |by| by.wrapping_mul(u128::from(number)));
-        (self.addend.wrapping_add(product) >> 64) as u64
-    }
-
     #[inline]
     pub fn hash(&self, key: &[u64]) -> u64 {
         let products = key.iter().zip(&self.multipliers);
@@ -221,6 +214,5 @@ mod tests {
         assert_ne!(one.hash(&[1, 2, 3]), other.hash(&[1, 2, 3]));
         assert_eq!(one.hash(&[1, 2]), one.hash(&[1, 2, 0]));
         assert_ne!(one.hash(&[1, 2]), one.hash(&[2, 1]));
-        assert_eq!(one.hash(&[7]), one.hash_number(7));
     }
 }

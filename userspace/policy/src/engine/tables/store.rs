@@ -74,9 +74,7 @@ impl Store {
 
     #[inline(never)]
     fn hashed_number(&self, number: u64) -> Option<u32> {
-        let Store { index, hasher, words, keys, .. } = self;
-        let is = |row: &u32| keys.get(*row as usize * words) == Some(&number);
-        index.find(hasher.hash_number(number), is).copied()
+        self.peek(&[number])
     }
 
     /// The row of a key, for who looks on.
